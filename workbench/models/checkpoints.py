@@ -1,0 +1,184 @@
+"""Checkpoints of our own transformer: a folder of safetensors, config and tokenizer. Never pickle.
+
+<folder>/config.json        {"format": "workbench-transformer-1", "order": "ss", "d_model": 256, …}
+         model.safetensors  the weights; stored as float16 or float32, float32 once loaded
+         tokenizer.json     optional
+         checkpoints/step-000500.safetensors   optional: the same weights earlier in training
+"""
+
+import json
+import os
+import re
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from workbench.errors import CheckpointError, ConfigError
+from workbench.models.config import TransformerConfig
+from workbench.models.tokenizer import Tokenizer
+from workbench.models.transformer import Transformer
+
+FORMAT = "workbench-transformer-1"
+MAX_CONFIG_BYTES = 1 << 20
+FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_SAFETENSORS_FLOATS = {"F16", "BF16", "F32", "F64"}
+
+
+def save_checkpoint(
+    model: Transformer, folder: str | Path, *, dtype: torch.dtype = torch.float32
+) -> Path:
+    """Write config, weights and tokenizer; each file appears whole or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(model, folder / "model.safetensors", dtype=dtype)
+    if model.tokenizer is not None:
+        write_atomically(folder / "tokenizer.json", model.tokenizer.backend.to_str(pretty=True))
+    # The config comes last: a folder without one is not taken for a checkpoint.
+    config = {"format": FORMAT, **asdict(model.cfg)}
+    write_atomically(folder / "config.json", json.dumps(config, indent=1))
+    return folder
+
+
+def save_weights(model: Transformer, path: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write the weights alone, atomically."""
+    tensors = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as scratch:
+        save_file(tensors, Path(scratch) / path.name, metadata={"format": "pt"})
+        os.replace(Path(scratch) / path.name, path)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never a part."""
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".saving-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(scratch).chmod(0o644)
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def load_checkpoint(folder: str | Path, *, step: int | None = None) -> Transformer:
+    """Read a folder of ours; with `step`, its weights at that step of training.
+
+    Raises:
+        CheckpointError: a file is missing, broken, or holds other weights than the config describes.
+    """
+    folder = Path(folder)
+    config = read_config(folder / "config.json")
+    has_tokenizer = (folder / "tokenizer.json").is_file()
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json") if has_tokenizer else None
+    if tokenizer is not None and tokenizer.d_vocab > config.d_vocab:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {tokenizer.d_vocab} tokens, the model {config.d_vocab}"
+        )
+    # Names and shapes are compared on the meta device, before a broken file can cost any memory.
+    with torch.device("meta"):
+        expected = Transformer(config).state_dict()
+    weights = read_weights(weights_path(folder, step), expected)
+    model = Transformer(config, tokenizer, name=folder.name)
+    model.load_state_dict(weights, strict=True)
+    return model.eval()
+
+
+def weights_path(folder: Path, step: int | None) -> Path:
+    """The weights' file, final or of one training step.
+
+    Raises:
+        CheckpointError: no checkpoint of that step.
+    """
+    if step is None:
+        return folder / "model.safetensors"
+    steps = checkpoint_steps(folder)
+    if step not in steps:
+        raise CheckpointError(f"{folder.name} has no checkpoint of step {step}: there are {steps}")
+    return folder / "checkpoints" / f"step-{step:06d}.safetensors"
+
+
+def checkpoint_steps(folder: str | Path) -> list[int]:
+    """The training steps whose weights a folder keeps, in order."""
+    found = (re.fullmatch(r"step-(\d{6})", p.stem) for p in Path(folder).glob("checkpoints/step-*"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def read_json(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: missing, too large, not UTF-8, or not a JSON object.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no {path.name} in {path.parent}")
+    if path.stat().st_size > limit:
+        raise CheckpointError(f"{path} is over {limit >> 10} KiB: no {path.name} is that large")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def read_config(path: Path) -> TransformerConfig:
+    """A config of ours.
+
+    Raises:
+        CheckpointError: of another format, or values that cannot be meant.
+    """
+    values = read_json(path)
+    if values.pop("format", None) != FORMAT:
+        raise CheckpointError(f'{path} is not a workbench config: it lacks "format": "{FORMAT}"')
+    try:
+        return TransformerConfig.from_dict(values)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file as float32, after names, shapes and types have been compared.
+
+    Raises:
+        CheckpointError: says which tensor is missing, unexpected, misshapen, mistyped or not finite.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no {path.name} in {path.parent}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            _compare(path, {name: file.get_slice(name) for name in file.keys()}, expected)  # noqa: SIM118
+            weights = {name: file.get_tensor(name).float() for name in expected}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {name} holds values that are not finite")
+    return weights
+
+
+def _compare(path: Path, found: dict[str, Any], expected: dict[str, Tensor]) -> None:
+    for what, names in (
+        ("lacks", sorted(set(expected) - set(found))),
+        ("has the unexpected", sorted(set(found) - set(expected))),
+    ):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise CheckpointError(f"{path} {what} {', '.join(n[:60] for n in names[:3])}{more}")
+    for name, tensor in expected.items():
+        shape, dtype = found[name].get_shape(), found[name].get_dtype()
+        if list(shape) != list(tensor.shape):
+            raise CheckpointError(
+                f"{path}: {name} is {list(shape)}; the config asks for {list(tensor.shape)}"
+            )
+        if dtype not in _SAFETENSORS_FLOATS:
+            raise CheckpointError(f"{path}: {name} has type {dtype}; weights are floating point")
