@@ -1,4 +1,4 @@
-"""A real Chromium for the tests: nothing may leave the machine, and every console error fails the test."""
+"""A real Chromium for tests: nothing may leave the machine; a console error fails the test."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """`open_page(**context_options)`: a watched page; `page.errors` and `page.external` must stay empty."""
+    """`open_page(**context_options)`: a page whose `.errors` and `.external` must stay empty."""
     opened = []
 
     def start(**options: Any) -> Any:
