@@ -7,8 +7,6 @@
 """
 
 import json
-import os
-import re
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -21,11 +19,11 @@ from torch import Tensor
 
 from workbench.errors import CheckpointError, ConfigError
 from workbench.models.config import TransformerConfig
+from workbench.models.files import checkpoint_steps, read_json, write_atomically
 from workbench.models.tokenizer import Tokenizer
 from workbench.models.transformer import Transformer
 
 FORMAT = "workbench-transformer-1"
-MAX_CONFIG_BYTES = 1 << 20
 FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _SAFETENSORS_FLOATS = {"F16", "BF16", "F32", "F64"}
 
@@ -51,22 +49,7 @@ def save_weights(model: Transformer, path: Path, *, dtype: torch.dtype = torch.f
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as scratch:
         save_file(tensors, Path(scratch) / path.name, metadata={"format": "pt"})
-        os.replace(Path(scratch) / path.name, path)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never a part."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".saving-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(scratch).chmod(0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+        (Path(scratch) / path.name).replace(path)
 
 
 def load_checkpoint(folder: str | Path, *, step: int | None = None) -> Transformer:
@@ -104,31 +87,6 @@ def weights_path(folder: Path, step: int | None) -> Path:
     if step not in steps:
         raise CheckpointError(f"{folder.name} has no checkpoint of step {step}: there are {steps}")
     return folder / "checkpoints" / f"step-{step:06d}.safetensors"
-
-
-def checkpoint_steps(folder: str | Path) -> list[int]:
-    """The training steps whose weights a folder keeps, in order."""
-    found = (re.fullmatch(r"step-(\d{6})", p.stem) for p in Path(folder).glob("checkpoints/step-*"))
-    return sorted(int(match[1]) for match in found if match)
-
-
-def read_json(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        CheckpointError: missing, too large, not UTF-8, or not a JSON object.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"no {path.name} in {path.parent}")
-    if path.stat().st_size > limit:
-        raise CheckpointError(f"{path} is over {limit >> 10} KiB: no {path.name} is that large")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, not {type(value).__name__}")
-    return value
 
 
 def read_config(path: Path) -> TransformerConfig:

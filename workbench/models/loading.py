@@ -1,0 +1,115 @@
+"""`load`: one door to every model, whatever its origin.
+
+name of the zoo ─┐
+folder or file ──┼─ ours ─────────────────────────────────────────► Transformer
+                 ├─ nanoGPT, minGPT ── convert ───────────────────► Transformer
+package ─────────┼─ GGUF ── gguf (converted once, cached) ─┐
+hf:<id> ─────────┴─ Hugging Face folder ── huggingface ────┴──────► BridgeModel
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from workbench.errors import CheckpointError, ConfigError, UnknownModelError
+from workbench.models import catalog
+from workbench.models.checkpoints import FORMAT, load_checkpoint
+from workbench.models.files import read_json
+from workbench.models.protocol import Model
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a model is to live and what is told on the way."""
+
+    device: torch.device
+    dtype: torch.dtype
+    progress: Progress
+
+
+def load(
+    name_or_path: str,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    step: int | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """A model, ready to run.
+
+    Args:
+        name_or_path: a name of `list_models()`; a folder or `.safetensors` file of ours; a Hugging Face
+            folder; a `.gguf` file; a nanoGPT or minGPT checkpoint; or `hf:<id>`, which alone asks the hub.
+        dtype: "float32", "float64" or "bfloat16".
+        step: the training step, of a model that keeps earlier checkpoints.
+        progress: is told of slow steps, one line each.
+
+    Raises:
+        UnknownModelError: nothing of that name; the message lists what exists.
+        CheckpointError: a file that is broken, hostile, or not what its config says.
+        ConfigError: a device or dtype that does not exist here.
+        UnsupportedError: an architecture that the workbench does not read.
+    """
+    catalog.check_name(name_or_path)
+    target = Target(_device(device), _dtype(dtype), progress or (lambda line: None))
+    path = catalog.bundled_folder(name_or_path)
+    if path is None and name_or_path in catalog.PACKAGES:
+        path = catalog.package_weights(name_or_path)
+    if path is None:
+        path = _existing(name_or_path)
+    if path.is_dir():
+        return _from_folder(path, step, target)
+    return _from_file(path, step, target)
+
+
+def _existing(name: str) -> Path:
+    try:
+        path = Path(name).expanduser()
+        exists = path.exists()
+    except (OSError, RuntimeError):  # a name too long for the file system, or an unknown ~user
+        exists = False
+    if not exists:
+        raise UnknownModelError(f"no model {name[:60]!r}. {catalog.suggestion(name)}")
+    return path
+
+
+def _from_folder(folder: Path, step: int | None, target: Target) -> Model:
+    config = read_json(folder / "config.json")
+    if config.get("format") == FORMAT:
+        return _ours(folder, step, target)
+    raise CheckpointError(
+        f'{folder / "config.json"} is neither a workbench config ("format": "{FORMAT}") '
+        'nor a Hugging Face one ("model_type")'
+    )
+
+
+def _from_file(path: Path, step: int | None, target: Target) -> Model:
+    if path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
+        return _from_folder(path.parent, step, target)
+    raise CheckpointError(f"{path} is no model file that the workbench reads")
+
+
+def _ours(folder: Path, step: int | None, target: Target) -> Model:
+    model = load_checkpoint(folder, step=step)
+    return model.to(device=target.device, dtype=target.dtype)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise ConfigError(f"no device {str(name)[:40]!r} here ({reason}): use 'cpu'") from error
+    return device
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise ConfigError(f"no dtype {str(name)[:40]!r}: there are {', '.join(DTYPES)}")
+    return DTYPES[name]
