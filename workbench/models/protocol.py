@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.models.tokenizer import Tokenizer
+from workbench.sites import Site
 
 HookFn = Callable[..., Tensor | None]
 
@@ -54,6 +55,8 @@ class Config(Protocol):
     def d_head(self) -> int | None: ...  # noqa: D102
     @property
     def d_vocab(self) -> int: ...  # noqa: D102
+    @property
+    def d_out(self) -> int: ...  # noqa: D102
     @property
     def n_ctx(self) -> int: ...  # noqa: D102
     @property
@@ -102,6 +105,10 @@ class Model(Protocol):
 
     def n_heads_in(self, layer: int) -> int:
         """Heads of one layer; 0 where it has no attention."""
+        ...
+
+    def site_hook(self, site: Site) -> str:
+        """The hook that carries a site; SiteError where this model has none."""
         ...
 
     def to_tokens(self, prompt: str) -> Int[Tensor, "1 pos"]:

@@ -23,6 +23,7 @@ from workbench.models.lock import RunLock
 from workbench.models.protocol import Certificate
 from workbench.models.tokenizer import Tokenizer
 from workbench.models.tokens import prompt_tokens
+from workbench.sites import Site
 
 
 class Block(nn.Module):
@@ -173,6 +174,19 @@ class Transformer(HookedRootModule):
     def n_heads_in(self, layer: int) -> int:
         """Heads of one layer; 0 where it has no attention."""
         return len(self.cfg.blocks[layer].head_sizes)
+
+    def site_hook(self, site: Site) -> str:
+        """The hook that carries a site.
+
+        Raises:
+            SiteError: this model has no such site.
+        """
+        if site.hook not in self.hook_dict:
+            raise SiteError(
+                f"{self.name} has no {site}: its sublayers are {self.cfg.order!r}, "
+                f"positions {self.cfg.positions!r}, norm {self.cfg.norm!r}"
+            )
+        return site.hook
 
     def to_tokens(self, prompt: str) -> Int[Tensor, "1 pos"]:
         """The prompt's tokens, with the special tokens that the tokenizer adds.

@@ -1,0 +1,313 @@
+"""One forward pass, kept: tokens, logits and exactly the sites that were asked for.
+
+Every number is stored once. `resid_pre` of a layer is `resid_post` of the one before; a causal pattern is its
+lower triangle, expanded on reading. What will be kept is estimated before the pass and refused when it
+would not fit the budget, so a long prompt never ends in a killed process.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.errors import BudgetError, PromptError, SiteError
+from workbench.models.protocol import Model
+from workbench.models.tokens import checked_tokens
+from workbench.sites import Site, expand
+
+Prompt = str | Sequence[str] | Tensor | Sequence[int] | Sequence[Sequence[int]]
+DEFAULT_SITES = ("pattern", "resid_pre.0", "resid_post")
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+_EMPTY_CELL = {"pattern": 0.0, "scores": -math.inf}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one forward pass left behind; `run["pattern.3"]` or `run[Site("pattern", 3)]` reads a site.
+
+    Rows of a batch are padded on the right: positions from `lengths[row]` on mean nothing. `run.row(i)`
+    is that prompt alone, without padding.
+    """
+
+    model_name: str
+    tokens: Int[Tensor, "batch pos"]
+    lengths: tuple[int, ...]
+    str_tokens: tuple[tuple[str, ...], ...]
+    logits: Float[Tensor, "batch pos d_vocab_out"]
+    is_causal: bool
+    n_layers: int
+    stored: Mapping[Site, Tensor]
+
+    def __getitem__(self, site: Site | str) -> Tensor:
+        site = Site.parse(site) if isinstance(site, str) else site
+        kept = self.stored.get(canonical(site))
+        if kept is None:
+            known = ", ".join(sorted({known.kind for known in self.stored})) or "no sites"
+            raise SiteError(
+                f"this run did not keep {site}; it kept {known}: ask run(…, sites=…) for it"
+            )
+        if site.kind in _EMPTY_CELL and self.is_causal:
+            return unpack_triangles(kept, self.tokens.shape[1], _EMPTY_CELL[site.kind])
+        return kept
+
+    def pattern(self, layer: int) -> Float[Tensor, "batch head query key"]:
+        """Where each head of a layer looks; rows sum to 1."""
+        return self[Site("pattern", layer)]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites that were kept, under the names that they are stored by."""
+        return tuple(self.stored)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by logits and sites."""
+        held = [self.logits, *self.stored.values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    def row(self, row: int) -> "Run":
+        """One prompt of the batch, without its padding, still with a batch axis of one."""
+        length = self.lengths[row]
+        cut = {
+            "batch": slice(row, row + 1),
+            "pos": slice(length),
+            "query": slice(length),
+            "key": slice(length),
+        }
+        stored = {}
+        for site, kept in self.stored.items():
+            if site.kind in _EMPTY_CELL and self.is_causal:
+                # Triangles are stored row by row, so a shorter prompt's is a prefix.
+                stored[site] = kept[row : row + 1, :, : length * (length + 1) // 2]
+            else:
+                stored[site] = kept[tuple(cut.get(axis, slice(None)) for axis in site.axes)]
+        return replace(
+            self,
+            tokens=self.tokens[row : row + 1, :length],
+            lengths=(length,),
+            str_tokens=(self.str_tokens[row],),
+            logits=self.logits[row : row + 1, :length],
+            stored=stored,
+        )
+
+
+def run(
+    model: Model,
+    prompt: Prompt,
+    *,
+    sites: Sequence[str | Site] = DEFAULT_SITES,
+    budget: str | int = "2GB",
+    dtype: str | None = None,
+) -> Run:
+    """One forward pass of a prompt, a list of prompts, or token ids.
+
+    Args:
+        sites: kinds (`"pattern"`: every layer that has it) or single sites (`"pattern.3"`).
+        budget: most memory that logits and sites may take, in bytes or as "500MB".
+        dtype: what sites are stored as; default as computed.
+
+    Raises:
+        PromptError: a prompt that is empty, too long or cannot be spelled; ids outside the vocabulary.
+        SiteError: a site that this model does not have.
+        BudgetError: what was asked for would not fit; says what would.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise BudgetError(f"no storage type {dtype!r}: there are {', '.join(DTYPES)}")
+    tokens, lengths = to_batch(model, prompt)
+    chosen = available(model, sites)
+    _check_budget(model, tokens, chosen, budget, dtype)
+    stored: dict[Site, Tensor] = {}
+    causal = bool(model.cfg.causal)
+
+    def keeper(site: Site) -> Any:
+        def keep(activation: Tensor, hook: Any) -> None:
+            kept = activation.detach()
+            if site.kind in _EMPTY_CELL and causal:
+                kept = pack_triangles(kept)
+            stored[site] = kept if dtype is None else kept.to(DTYPES[dtype])
+
+        return keep
+
+    mask = None
+    if min(lengths) < tokens.shape[1]:
+        mask = (torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]).long()
+        mask = mask.to(tokens.device)
+    hooks = [(model.site_hook(site), keeper(site)) for site in chosen]
+    with model.lock, torch.no_grad(), model.hooks(fwd_hooks=hooks):
+        logits = model(tokens, attention_mask=mask)
+    return Run(
+        model_name=model.name,
+        tokens=tokens,
+        lengths=lengths,
+        str_tokens=_str_tokens(model, tokens, lengths),
+        logits=logits,
+        is_causal=causal,
+        n_layers=model.cfg.n_layers,
+        stored={site: stored[site] for site in chosen},
+    )
+
+
+def canonical(site: Site) -> Site:
+    """The name a site is stored under: what a layer reads is what the layer before left."""
+    if site.kind == "resid_pre" and site.layer:
+        return Site("resid_post", site.layer - 1)
+    return site
+
+
+def available(model: Model, kinds: Sequence[str | Site]) -> list[Site]:
+    """The sites meant, each once; a kind means every layer that has it, a single site must exist.
+
+    Raises:
+        SiteError: a site, or a kind in every layer, that this model lacks.
+    """
+    chosen: dict[Site, None] = {}
+    for kind in [kinds] if isinstance(kinds, str) else kinds:
+        sites = expand([kind], model.cfg.n_layers)
+        held = [site for site in sites if _has(model, site)] if len(sites) > 1 else sites
+        if not held:
+            raise SiteError(f"{model.name} has no {kind} in any layer")
+        for site in held:
+            model.site_hook(site)
+            chosen[canonical(site)] = None
+    return list(chosen)
+
+
+def _has(model: Model, site: Site) -> bool:
+    try:
+        model.site_hook(site)
+    except SiteError:
+        return False
+    return True
+
+
+def to_batch(model: Model, prompt: Prompt) -> tuple[Int[Tensor, "batch pos"], tuple[int, ...]]:
+    """Checked token ids, padded on the right, and how many of each row are real.
+
+    Raises:
+        PromptError: as `run`.
+    """
+    if isinstance(prompt, str):
+        prompt = [prompt]
+    device = model.W_E.device
+    if isinstance(prompt, Tensor) or not any(isinstance(item, str) for item in prompt):
+        ids = checked_tokens(prompt, model.cfg.d_vocab, model.cfg.n_ctx).to(device)
+        return ids, (ids.shape[1],) * len(ids)
+    rows = []
+    for index, text in enumerate(prompt):
+        try:
+            rows.append(model.to_tokens(text)[0])
+        except PromptError as error:
+            place = f"prompt {index + 1} of {len(prompt)}: " if len(prompt) > 1 else ""
+            raise PromptError(f"{place}{error}") from error
+    lengths = tuple(len(row) for row in rows)
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device), lengths
+
+
+def _str_tokens(
+    model: Model, tokens: Tensor, lengths: tuple[int, ...]
+) -> tuple[tuple[str, ...], ...]:
+    rows = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
+    if model.tokenizer is None:
+        return tuple(tuple(map(str, row)) for row in rows)
+    return tuple(tuple(model.tokenizer.str_tokens(row)) for row in rows)
+
+
+def estimate(
+    model: Model, n_prompts: int, n_pos: int, sites: Sequence[Site], dtype: str | None = None
+) -> dict[str, int]:
+    """Bytes that each kind of site, and the logits, would take."""
+    held = {"logits": n_prompts * n_pos * model.cfg.d_out * model.W_E.element_size()}
+    width = model.W_E.element_size() if dtype is None else DTYPES[dtype].itemsize
+    for site in sites:
+        count = math.prod(_axis_size(model, site, axis, n_prompts, n_pos) for axis in site.axes)
+        if site.kind in _EMPTY_CELL and model.cfg.causal:
+            count = count // n_pos * (n_pos + 1) // 2
+        held[site.kind] = held.get(site.kind, 0) + count * width
+    return held
+
+
+def _axis_size(model: Model, site: Site, axis: str, n_prompts: int, n_pos: int) -> int:
+    sizes = {"batch": n_prompts, "pos": n_pos, "query": n_pos, "key": n_pos, "one": 1}
+    if axis in sizes:
+        return sizes[axis]
+    if axis == "d_model":
+        return int(model.cfg.d_model)
+    if axis == "neuron":
+        return int(model.blocks[site.layer].mlp.W_in.shape[-1])
+    heads = (
+        model.blocks[site.layer].attn.W_K
+        if axis == "kv_head"
+        else model.blocks[site.layer].attn.W_Q
+    )
+    return int(heads.shape[2] if axis == "d_head" else heads.shape[0])
+
+
+def _check_budget(
+    model: Model, tokens: Tensor, sites: Sequence[Site], budget: str | int, dtype: str | None
+) -> None:
+    limit = parse_bytes(budget)
+    held = estimate(model, *tokens.shape, sites, dtype)
+    needed = sum(held.values())
+    if needed <= limit:
+        return
+    largest = sorted(held, key=lambda kind: held[kind], reverse=True)
+    shares = ", ".join(f"{kind} {_spell(held[kind])}" for kind in largest[:3])
+    raise BudgetError(
+        f"this run would keep {_spell(needed)} ({shares}) and the budget is {_spell(limit)}: ask for fewer "
+        "sites or layers, shorter prompts or a smaller batch, dtype='float16', or a larger budget"
+    )
+
+
+def parse_bytes(budget: str | int) -> int:
+    """Bytes from a number or a text such as "500MB".
+
+    Raises:
+        BudgetError: neither.
+    """
+    if isinstance(budget, int) and not isinstance(budget, bool) and budget > 0:
+        return budget
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)\s?([KMGT]B)", str(budget)[:40].upper(), re.ASCII)
+    if not match:
+        raise BudgetError(
+            f"a budget is a positive number of bytes or text such as '500MB', not {budget!r:.40}"
+        )
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _spell(count: int) -> str:
+    unit = next((u for u in reversed(_UNITS) if count >= _UNITS[u]), "KB")
+    return f"{count / _UNITS[unit]:.2f} {unit}"
+
+
+@lru_cache(maxsize=8)
+def _triangle(n_pos: int) -> Tensor:
+    rows, columns = torch.tril_indices(n_pos, n_pos)
+    return rows * n_pos + columns
+
+
+def pack_triangles(
+    square: Float[Tensor, "batch head query key"],
+) -> Float[Tensor, "batch head pair"]:
+    """The lower triangle of each square, row by row: `(0,0) (1,0) (1,1) (2,0) …`."""
+    flat, triangle = square.flatten(2), _triangle(square.shape[-1])
+    if square.device.type != "cpu" or square.dtype == torch.bfloat16:
+        return flat[:, :, triangle.to(square.device)]
+    # numpy gathers several times faster than torch along the last axis.
+    return torch.from_numpy(np.take(flat.numpy(), triangle.numpy(), axis=2))
+
+
+def unpack_triangles(
+    packed: Float[Tensor, "batch head pair"], n_pos: int, empty: float
+) -> Float[Tensor, "batch head query key"]:
+    """Squares again, with `empty` above the diagonal."""
+    square = packed.new_full((*packed.shape[:2], n_pos * n_pos), empty)
+    square[:, :, _triangle(n_pos).to(packed.device)] = packed
+    return square.unflatten(2, (n_pos, n_pos))
