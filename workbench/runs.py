@@ -6,7 +6,6 @@ would not fit the budget, so a long prompt never ends in a killed process.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.budget import DTYPES, check_budget, estimate
 from workbench.errors import BudgetError, PromptError, SiteError
 from workbench.models.protocol import Model
 from workbench.models.tokens import checked_tokens
@@ -24,8 +24,7 @@ from workbench.sites import Site, expand
 
 Prompt = str | Sequence[str] | Tensor | Sequence[int] | Sequence[Sequence[int]]
 DEFAULT_SITES = ("pattern", "resid_pre.0", "resid_post")
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+# What stands where a causal model cannot look.
 _EMPTY_CELL = {"pattern": 0.0, "scores": -math.inf}
 
 
@@ -123,7 +122,7 @@ def run(
         raise BudgetError(f"no storage type {dtype!r}: there are {', '.join(DTYPES)}")
     tokens, lengths = to_batch(model, prompt)
     chosen = available(model, sites)
-    _check_budget(model, tokens, chosen, budget, dtype)
+    check_budget(estimate(model, *tokens.shape, chosen, dtype), budget)
     stored: dict[Site, Tensor] = {}
     causal = bool(model.cfg.causal)
 
@@ -218,73 +217,6 @@ def _str_tokens(
     if model.tokenizer is None:
         return tuple(tuple(map(str, row)) for row in rows)
     return tuple(tuple(model.tokenizer.str_tokens(row)) for row in rows)
-
-
-def estimate(
-    model: Model, n_prompts: int, n_pos: int, sites: Sequence[Site], dtype: str | None = None
-) -> dict[str, int]:
-    """Bytes that each kind of site, and the logits, would take."""
-    held = {"logits": n_prompts * n_pos * model.cfg.d_out * model.W_E.element_size()}
-    width = model.W_E.element_size() if dtype is None else DTYPES[dtype].itemsize
-    for site in sites:
-        count = math.prod(_axis_size(model, site, axis, n_prompts, n_pos) for axis in site.axes)
-        if site.kind in _EMPTY_CELL and model.cfg.causal:
-            count = count // n_pos * (n_pos + 1) // 2
-        held[site.kind] = held.get(site.kind, 0) + count * width
-    return held
-
-
-def _axis_size(model: Model, site: Site, axis: str, n_prompts: int, n_pos: int) -> int:
-    sizes = {"batch": n_prompts, "pos": n_pos, "query": n_pos, "key": n_pos, "one": 1}
-    if axis in sizes:
-        return sizes[axis]
-    if axis == "d_model":
-        return int(model.cfg.d_model)
-    if axis == "neuron":
-        return int(model.blocks[site.layer].mlp.W_in.shape[-1])
-    heads = (
-        model.blocks[site.layer].attn.W_K
-        if axis == "kv_head"
-        else model.blocks[site.layer].attn.W_Q
-    )
-    return int(heads.shape[2] if axis == "d_head" else heads.shape[0])
-
-
-def _check_budget(
-    model: Model, tokens: Tensor, sites: Sequence[Site], budget: str | int, dtype: str | None
-) -> None:
-    limit = parse_bytes(budget)
-    held = estimate(model, *tokens.shape, sites, dtype)
-    needed = sum(held.values())
-    if needed <= limit:
-        return
-    largest = sorted(held, key=lambda kind: held[kind], reverse=True)
-    shares = ", ".join(f"{kind} {_spell(held[kind])}" for kind in largest[:3])
-    raise BudgetError(
-        f"this run would keep {_spell(needed)} ({shares}) and the budget is {_spell(limit)}: ask for fewer "
-        "sites or layers, shorter prompts or a smaller batch, dtype='float16', or a larger budget"
-    )
-
-
-def parse_bytes(budget: str | int) -> int:
-    """Bytes from a number or a text such as "500MB".
-
-    Raises:
-        BudgetError: neither.
-    """
-    if isinstance(budget, int) and not isinstance(budget, bool) and budget > 0:
-        return budget
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)\s?([KMGT]B)", str(budget)[:40].upper(), re.ASCII)
-    if not match:
-        raise BudgetError(
-            f"a budget is a positive number of bytes or text such as '500MB', not {budget!r:.40}"
-        )
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def _spell(count: int) -> str:
-    unit = next((u for u in reversed(_UNITS) if count >= _UNITS[u]), "KB")
-    return f"{count / _UNITS[unit]:.2f} {unit}"
 
 
 @lru_cache(maxsize=8)

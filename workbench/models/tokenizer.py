@@ -50,6 +50,18 @@ class Tokenizer:
         """Number of tokens, added ones included."""
         return self.backend.get_vocab_size()
 
+    def special_around(self) -> tuple[list[int], list[int]]:
+        """The special tokens that are put before and after every prompt."""
+        added = self.backend.encode("", add_special_tokens=True).ids
+        return added[:1], added[1:]
+
+    def plain_ids(self) -> list[int]:
+        """Every token id that is no special token."""
+        special = {
+            id for id, token in self.backend.get_added_tokens_decoder().items() if token.special
+        }
+        return sorted(set(self.backend.get_vocab().values()) - special)
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """The token ids of a text.
 
