@@ -1,0 +1,185 @@
+"""The `workbench` command. Heavy imports wait until a command needs them, so that `--help` is instant."""
+
+import sys
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from workbench.runs import Run
+
+USAGE_ERROR, FAILURE = 2, 1
+OUT_FORMATS = (".html", ".json", ".parquet")
+
+app = typer.Typer(
+    name="workbench",
+    help="Look inside small trained transformers: attention, circuits, paths.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Rich help would cost a third of a second; tables are printed with rich all the same.
+    rich_markup_mode=None,
+)
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name from `workbench models`, a folder or a file.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"workbench {installed_version('interp-workbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options that stand before the command; `main` reads --debug itself."""
+
+
+@app.command()
+def models() -> None:
+    """List the models that have a name."""
+    from workbench.models import list_models
+
+    table = _table("model", "parameters", "checkpoints", "what it is")
+    for info in list_models():
+        size = f"{info.n_params:,}" if info.n_params else "?"
+        steps = str(len(info.steps)) if info.steps else ""
+        table.add_row(info.name if info.available else f"({info.name})", size, steps, info.summary)
+    _print(table)
+
+
+@app.command()
+def info(model: ModelName) -> None:
+    """Show a model's shape, its parity certificate and what was measured of it."""
+    from app.info import info_table
+
+    _print(info_table(_load(model)))
+
+
+@app.command()
+def attention(
+    model: ModelName,
+    prompt: Annotated[str, typer.Argument(help="The text to run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the patterns: FILE.html, .json or .parquet.")
+    ] = None,
+    step: Annotated[int | None, typer.Option(help="A training checkpoint of the model.")] = None,
+    rows: Annotated[int, typer.Option(min=1, max=10_000, help="Heads to list.")] = 12,
+) -> None:
+    """Run a prompt: the next token, and where the heads look."""
+    if out is not None and out.suffix not in OUT_FORMATS:
+        raise WorkbenchError(f"cannot write {out.name!r}: --out takes {', '.join(OUT_FORMATS)}")
+    import workbench
+    from app.info import head_table, prediction_table
+
+    loaded = _load(model, step)
+    run = workbench.run(loaded, prompt, sites=("pattern",))
+    if getattr(loaded, "has_unembed", True):
+        _print(prediction_table(loaded, run))
+    _print(head_table(run, rows))
+    if out is not None:
+        _write(run, prompt, out)
+        typer.echo(f"wrote {out}")
+
+
+def _write(run: "Run", prompt: str, out: Path) -> None:
+    import workbench
+    from workbench.results import provenance, save_table
+
+    maps = workbench.pattern_maps(run)
+    if out.suffix == ".html":
+        workbench.attention_view(maps).to_html(out)
+    else:
+        made_by = provenance(command="attention", model=run.model_name, prompt=prompt)
+        save_table(maps.table(), out, made_by)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name of the bundled zoo.")],
+    out: Annotated[Path | None, typer.Option(help="Folder; default runs/RECIPE.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: the recipe's own.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop early.")] = None,
+) -> None:
+    """Train one of the bundled models anew; a run that was interrupted continues."""
+    from workbench.training.recipes import train as train_recipe
+
+    folder = out or Path("runs") / Path(recipe).name
+    made = train_recipe(recipe, folder, seed=seed, max_steps=max_steps, progress=_echo)
+    typer.echo(f'trained: {made}\nlook at it: workbench attention {made} "…"')
+
+
+@app.command()
+def dashboard(
+    host: Annotated[
+        str, typer.Option(help="Address; another than this machine's needs a token.")
+    ] = ("127.0.0.1"),
+    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8050,
+    token: Annotated[
+        str | None, typer.Option(help="Made up and printed where one is needed.")
+    ] = None,
+) -> None:
+    """Serve the dashboard."""
+    from app.server import serve
+
+    serve(host=host, port=port, token=token)
+
+
+def _echo(line: object) -> None:
+    typer.echo(str(line))
+
+
+def _load(name: str, step: int | None = None) -> Any:
+    import workbench
+
+    return workbench.load(name, step=step, progress=lambda line: typer.echo(line, err=True))
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command; an error is one line and exit code 2, with --debug its trace."""
+    debug = "--debug" in sys.argv
+    if debug:
+        # Also where people write it: at the end.
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except WorkbenchError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise SystemExit(USAGE_ERROR) from None
+    except Exception as error:
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        typer.echo(f"internal error: {what} (--debug shows the trace)", err=True)
+        raise SystemExit(FAILURE) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Tidy tables written with their provenance: Parquet, or JSON where people read it. Never pickle."""
+
+import json
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench.errors import WorkbenchError
+
+FORMATS = (".parquet", ".json")
+_METADATA_KEY = b"workbench"
+
+
+def provenance(**of_result: Any) -> dict[str, Any]:
+    """What made a result: the given facts beside the versions of what computed it."""
+    packages = ("interp-workbench", "torch", "transformer-lens", "transformers", "numpy")
+    return {
+        **of_result,
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in packages},
+    }
+
+
+def save_table(table: pd.DataFrame, path: str | Path, made_by: dict[str, Any]) -> Path:
+    """Write a table with its provenance; the file appears whole or not at all.
+
+    Raises:
+        WorkbenchError: a file type that is not written, or a folder that cannot be written to.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise WorkbenchError(
+            f"cannot write {path.name!r}: tables are written as {' or '.join(FORMATS)}"
+        )
+    with scratch_beside(path) as scratch:
+        if path.suffix == ".json":
+            rows = {"provenance": made_by, "rows": json.loads(table.to_json(orient="records"))}
+            scratch.write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")
+        else:
+            _write_parquet(table, scratch, made_by)
+    return path
+
+
+def _write_parquet(table: pd.DataFrame, path: Path, made_by: dict[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    metadata = {**(arrow.schema.metadata or {}), _METADATA_KEY: json.dumps(made_by).encode()}
+    pq.write_table(arrow.replace_schema_metadata(metadata), path)
+
+
+def read_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A table and its provenance, as `save_table` wrote them.
+
+    Raises:
+        WorkbenchError: no such file, or one that `save_table` did not write.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS or not path.is_file():
+        raise WorkbenchError(f"no table at {path}: tables are {' or '.join(FORMATS)} files")
+    try:
+        if path.suffix == ".json":
+            whole = json.loads(path.read_text(encoding="utf-8"))
+            return pd.DataFrame(whole["rows"]), whole["provenance"]
+        import pyarrow.parquet as pq
+
+        arrow = pq.read_table(path)
+        return arrow.to_pandas(), json.loads((arrow.schema.metadata or {})[_METADATA_KEY])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise WorkbenchError(f"{path} is not a table of the workbench: {error}") from error
+
+
+@contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """A scratch path beside `path`: it replaces `path` on success and vanishes on failure."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-")
+    except OSError as error:
+        raise WorkbenchError(f"cannot write to {path.parent}: {error.strerror}") from error
+    with folder as name:
+        yield Path(name) / path.name
+        (Path(name) / path.name).replace(path)
