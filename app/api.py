@@ -1,0 +1,124 @@
+"""The routes that the attention viewer reads: numbers by the key of a view, never by a prompt.
+
+A key that has left the cache answers 404; the page then asks for its view again, which makes the key anew.
+"""
+
+import gzip
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from flask import Flask, Response, jsonify, request, send_from_directory
+from werkzeug.exceptions import HTTPException
+
+from app.session import Session, Shown
+from workbench.errors import WorkbenchError
+from workbench.figures.attention_view import payload
+
+VIEWER_FILES = ("viewer.js", "viewer.css")
+VIEWER_FOLDER = Path(payload.__file__).parent
+_GONE = "this view is no longer in the server's memory: it will be computed again"
+
+
+def register(server: Flask, session: Session) -> None:
+    """Add the routes to a Flask server."""
+    for rule, answer in ROUTES.items():
+        server.add_url_rule(
+            f"/api/attention/<key>{rule}",
+            endpoint=f"attention_{answer.__name__}",
+            view_func=_by_key(session, answer),
+        )
+
+    @server.get("/viewer/<name>")
+    def viewer_file(name: str) -> Any:
+        if name not in VIEWER_FILES:
+            return _failure(f"no file {name[:40]!r}", 404)
+        return send_from_directory(VIEWER_FOLDER, name, max_age=0)
+
+    @server.get("/api/<path:rest>")
+    def unknown(rest: str) -> tuple[Response, int]:
+        return _failure(f"no address /api/{rest[:80]}", 404)
+
+    @server.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> Any:
+        if request.path.startswith("/api/"):
+            return _failure(error.description or error.name, error.code or 500)
+        return error
+
+
+def _by_key(session: Session, answer: Callable[..., Response]) -> Callable[..., Any]:
+    def checked(key: str, **place: int) -> Any:
+        shown = session.shown(key) if re.fullmatch(r"[0-9a-f]{32}", key) else None
+        if shown is None:
+            return _failure(_GONE, 404)
+        try:
+            return answer(session, shown, **place)
+        except WorkbenchError as error:
+            return _failure(str(error), 404)
+
+    return checked
+
+
+def _meta(session: Session, shown: Shown) -> Response:
+    return _json(payload.view_meta(shown.maps, None))
+
+
+def _badges(session: Session, shown: Shown) -> Response:
+    found = session.badges(shown.view)
+    if found is None:
+        return _json({"state": "working"})
+    return _json({"state": "done", "meta": payload.view_meta(shown.maps, found)})
+
+
+def _layer(session: Session, shown: Shown, layer: int) -> Response:
+    return _compressed(session.encoded(shown, layer), "application/octet-stream")
+
+
+def _cross(session: Session, shown: Shown, layer: int, head: int, pos: int) -> Response:
+    return _json(payload.exact_cross(shown.maps, layer, head, pos))
+
+
+def _page(session: Session, shown: Shown) -> Response:
+    # anywidget brings the notebook machinery with it, which only a download needs.
+    from workbench.figures.attention_view import attention_view
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "view.html"
+        attention_view(shown.maps).to_html(path)
+        content = path.read_bytes()
+    name = re.sub(r"[^\w.-]+", "-", f"attention-{shown.view.model}-{shown.view.kind}")
+    headers = {"Content-Disposition": f'attachment; filename="{name}.html"'}
+    return Response(content, mimetype="text/html", headers=headers)
+
+
+ROUTES: dict[str, Callable[..., Response]] = {
+    "/meta": _meta,
+    "/badges": _badges,
+    "/layer/<int:layer>": _layer,
+    "/cross/<int:layer>/<int:head>/<int:pos>": _cross,
+    "/page.html": _page,
+}
+
+
+def _json(value: Any) -> Response:
+    content = gzip.compress(json.dumps(value, allow_nan=False).encode(), 6, mtime=0)
+    return _compressed(content, "application/json")
+
+
+def _compressed(content: bytes, mimetype: str) -> Response:
+    """A gzip body with a tag, so that a browser that has it is told so in a few bytes."""
+    accepted = "gzip" in request.headers.get("Accept-Encoding", "").lower()
+    response = Response(content if accepted else gzip.decompress(content), mimetype=mimetype)
+    if accepted:
+        response.headers["Content-Encoding"] = "gzip"
+    response.headers["Vary"] = "Accept-Encoding"
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.add_etag()
+    return response.make_conditional(request)
+
+
+def _failure(message: str, code: int) -> tuple[Response, int]:
+    return jsonify(error=message), code

@@ -1,0 +1,123 @@
+// The attention page's callbacks that need no server.
+(function () {
+  const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+  const element = (id) => document.getElementById(id);
+  const label = (step) => (step === null ? "finished" : step.toLocaleString("en"));
+
+  function triggered() {
+    return dash_clientside.callback_context.triggered.map((trigger) => trigger.prop_id);
+  }
+
+  window.dash_clientside = window.dash_clientside || {};
+  window.dash_clientside.attention = {
+    // The one description of what is asked for, from every control.
+    request(runs, chosen, prompt, other, kind, step, before, previous) {
+      const pressed = triggered().some((id) => id.startsWith("run."));
+      if (pressed) {
+        // Run does not wait for the pause that typing would.
+        prompt = element("prompt").value;
+        other = element("other-prompt") ? element("other-prompt").value : other;
+      }
+      const steps = chosen.steps.length ? chosen.steps : [null];
+      const at = (index) => steps[Math.min(index, steps.length - 1)];
+      const request = {
+        model: chosen.model,
+        prompt,
+        kind,
+        other,
+        step: at(step),
+        before: at(before),
+      };
+      const { again, ...old } = previous || {};
+      const changed = pressed || !same(request, old);
+      return [
+        changed ? (pressed ? { ...request, again: runs } : request) : dash_clientside.no_update,
+        kind !== "difference",
+        kind !== "training",
+        chosen.hints[kind],
+        label(request.step),
+        label(request.before),
+      ];
+    },
+
+    example(clicks, chosen) {
+      const trigger = dash_clientside.callback_context.triggered[0];
+      if (!trigger || !trigger.value) return dash_clientside.no_update;
+      return chosen.examples[JSON.parse(trigger.prop_id.split(".n_clicks")[0]).index];
+    },
+
+    mount(shown, state, request) {
+      if (shown && shown.key) window.workbenchViewer.mount(shown.key, request, state);
+      return dash_clientside.no_update;
+    },
+
+    // replaceState: a link that can be shared, without running the page's layout again.
+    address(request, state) {
+      if (!request) return dash_clientside.no_update;
+      const query = new URLSearchParams();
+      query.set("model", request.model);
+      query.set("prompt", request.prompt || "");
+      query.set("view", request.kind);
+      if (request.kind === "difference") query.set("other", request.other || "");
+      if (request.step !== null) query.set("step", request.step);
+      if (request.kind === "training") {
+        query.set("before", request.before === null ? "final" : request.before);
+      }
+      if (state && Number.isInteger(state.layer) && Number.isInteger(state.head)) {
+        query.set("head", `${state.layer}.${state.head}`);
+        if (state.locked) query.set("locked", "1");
+        if (Number.isInteger(state.pos)) query.set("pos", state.pos);
+      }
+      const address = `${location.pathname}?${query}`;
+      if (address !== location.pathname + location.search) {
+        history.replaceState(history.state, "", address);
+      }
+      return dash_clientside.no_update;
+    },
+
+    code(clicks, hidden) {
+      return !hidden;
+    },
+
+    copy(clicks, code) {
+      if (!clicks) return dash_clientside.no_update;
+      navigator.clipboard.writeText(code).then(
+        () => dash_clientside.set_props("code-copy", { children: "Copied" }),
+        () => {
+          // Without permission the text is marked, ready for Ctrl-C.
+          getSelection().selectAllChildren(element("code"));
+          dash_clientside.set_props("code-copy", { children: "Press Ctrl-C" });
+        },
+      );
+      setTimeout(() => dash_clientside.set_props("code-copy", { children: "Copy" }), 2000);
+      return dash_clientside.no_update;
+    },
+  };
+
+  document.addEventListener("keydown", (event) => {
+    const target = event.target;
+    const writing = target.closest && target.closest("input, textarea, [contenteditable]");
+    if (event.key === "/" && !writing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      const prompt = element("prompt");
+      if (!prompt) return;
+      prompt.focus();
+      prompt.select();
+      event.preventDefault();
+    } else if (event.key === "Escape" && !writing) {
+      window.workbenchViewer.unlock();
+    } else if (event.key === "Escape" && target.tagName === "TEXTAREA") {
+      target.blur();
+    } else if (event.key === "Enter" && target.tagName === "TEXTAREA" && runsOn(event)) {
+      event.preventDefault();
+      element("run").click();
+    }
+  });
+
+  // Enter runs one prompt; where a line is a prompt of its own, Ctrl-Enter does.
+  function runsOn(event) {
+    if (event.isComposing) return false;
+    if (event.ctrlKey || event.metaKey) return true;
+    const mean = new URLSearchParams(location.search).get("view") === "mean";
+    return !event.shiftKey && !mean;
+  }
+})();

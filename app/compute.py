@@ -1,0 +1,84 @@
+"""From a view to its attention maps: which runs each kind of view needs, within the dashboard's memory."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from app.jobs import Report
+from app.state import View
+from workbench import attention
+from workbench.attention import AttentionMaps
+from workbench.errors import BudgetError, PromptError
+from workbench.models.protocol import Model
+from workbench.runs import Run, run
+
+ModelAt = Callable[[int | None], Model]
+SITES = {"value-weighted": ("pattern", "v"), "scores": ("scores",)}
+
+
+def view_maps(view: View, model_at: ModelAt, budget: int, report: Report) -> AttentionMaps:
+    """The maps of a view.
+
+    Args:
+        model_at: the view's model at a training step.
+        budget: most bytes that the maps may take.
+        report: is told what happens now.
+
+    Raises:
+        PromptError: a prompt that is empty, too long or cannot be spelled.
+        BudgetError: more positions than the budget holds; says how many fit.
+    """
+    view.check()
+    report(f"Loading {view.model}")
+    model = model_at(view.step)
+    prompt = view.prompts if view.kind == "mean" else view.prompt
+    _check_size(model, prompt, budget)
+
+    def at(other: Model, text: str | list[str]) -> Run:
+        report(f"Running {other.name}")
+        return run(other, text, sites=SITES.get(view.kind, ("pattern",)), budget=2 * budget)
+
+    if view.kind == "difference":
+        if not view.other:
+            raise PromptError("the second prompt is empty: write the prompt to subtract")
+        _check_size(model, view.other, budget)
+        after = attention.pattern_maps(at(model, prompt))
+        maps = attention.difference_maps(after, attention.pattern_maps(at(model, view.other)))
+        return replace(maps, title=f"{model.name}, first prompt − second prompt")
+    if view.kind == "training":
+        after = attention.pattern_maps(at(model, prompt))
+        report(f"Loading {view.model} at step {view.before}")
+        before = attention.pattern_maps(at(model_at(view.before), prompt))
+        maps = attention.difference_maps(after, before)
+        title = f"{view.model}, {_step(view.step)} − {_step(view.before)}"
+        return replace(maps, title=title)
+    makers: dict[str, Callable[[Run], AttentionMaps]] = {
+        "pattern": attention.pattern_maps,
+        "value-weighted": attention.value_weighted_maps,
+        "scores": attention.score_maps,
+        "mean": attention.mean_maps,
+    }
+    result = at(model, prompt)
+    report("Collecting the heads")
+    return makers[view.kind](result)
+
+
+def _step(step: int | None) -> str:
+    return "finished" if step is None else f"step {step}"
+
+
+def n_heads(model: Model) -> int:
+    """Heads of all layers together."""
+    return sum(model.n_heads_in(layer) for layer in range(model.cfg.n_layers))
+
+
+def _check_size(model: Model, prompt: str | list[str], budget: int) -> None:
+    """Estimate before running: a long prompt must not take the server's memory."""
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    n_pos = max(model.to_tokens(text).shape[1] for text in prompts)
+    needed = 4 * n_heads(model) * n_pos**2 * len(prompts)
+    if needed > budget:
+        most = int((budget / (4 * n_heads(model) * len(prompts))) ** 0.5)
+        raise BudgetError(
+            f"{n_pos} tokens in {n_heads(model)} heads need {needed / 1e9:.1f} GB and the dashboard gives a "
+            f"view {budget / 1e9:.1f} GB: shorten the prompt to about {most} tokens"
+        )

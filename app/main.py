@@ -1,0 +1,122 @@
+"""The dashboard: `create_app(session)`. Pages are modules, listed here and nowhere else."""
+
+import logging
+from typing import Any
+from urllib.parse import parse_qsl
+
+import dash_mantine_components as dmc
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, set_props
+
+from app import api
+from app.components import alert, icon_button
+from app.pages import attention
+from app.security import harden
+from app.session import Session
+from workbench.errors import WorkbenchError
+
+PAGES = (attention,)
+PROVIDER, URL, PAGE, THEME = "provider", "url", "page", "theme"
+MAX_QUERY_FIELDS = 32
+log = logging.getLogger("workbench.app")
+
+
+def create_app(session: Session, *, hosts: tuple[str, ...] = (), token: str | None = None) -> Dash:
+    """The finished, guarded dashboard of one session.
+
+    Args:
+        hosts: further host names under which it may be addressed.
+        token: what a visitor must show; None asks for nothing.
+    """
+    app = Dash(
+        __name__,
+        title="Interpretability workbench",
+        update_title=None,
+        serve_locally=True,
+        # Written out, so that no DASH_… variable of the environment can change them.
+        requests_pathname_prefix="/",
+        routes_pathname_prefix="/",
+        enable_mcp=False,
+        suppress_callback_exceptions=True,
+        on_error=_on_error,
+        external_scripts=["/viewer/viewer.js"],
+        external_stylesheets=["/viewer/viewer.css"],
+    )
+    app.layout = _shell()
+    api.register(app.server, session)
+    _register_shell(app, session)
+    for page in PAGES:
+        page.register(app, session)
+    app.server.config["PROPAGATE_EXCEPTIONS"] = False
+    # The hashes of inline scripts are only complete once Dash has taken the callbacks in.
+    harden(app, hosts=hosts, token=token)
+    return app
+
+
+def find_page(path: str | None) -> Any:
+    """The page at a path, or None."""
+    return next((page for page in PAGES if (path or "/") == page.PATH), None)
+
+
+def _shell() -> dmc.MantineProvider:
+    links = [html.A(page.TITLE, href=page.PATH) for page in PAGES]
+    return dmc.MantineProvider(
+        id=PROVIDER,
+        defaultColorScheme="auto",
+        theme={"fontFamily": "var(--workbench-font)", "primaryColor": "blue"},
+        children=[
+            dcc.Location(id=URL, refresh=False),
+            html.A("Skip to the heads", href="#viewer", className="skip"),
+            html.Header(
+                [
+                    html.H1("Interpretability workbench", className="brand"),
+                    html.Nav(links, **{"aria-label": "Pages"}),
+                    icon_button("theme", "Change between light and dark", id=THEME),
+                ],
+                className="top",
+            ),
+            html.Main(id=PAGE),
+        ],
+    )
+
+
+def _register_shell(app: Dash, session: Session) -> None:
+    @app.callback(Output(PAGE, "children"), Input(URL, "pathname"), State(URL, "search"))
+    def show_page(path: str | None, search: str | None) -> Any:
+        page = find_page(path)
+        if page is None:
+            return html.Div(
+                [alert(f"no page {str(path)[:80]}"), html.A("To the heads", href="/")],
+                className="lost",
+            )
+        try:
+            return page.layout(session, **_query(search))
+        except WorkbenchError as error:
+            return html.Div(alert(str(error)), className="lost")
+
+    app.clientside_callback(
+        ClientsideFunction("workbench", "theme"),
+        Output(PROVIDER, "forceColorScheme"),
+        Input(THEME, "n_clicks"),
+        prevent_initial_call=True,
+    )
+
+
+def _query(search: str | None) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            (search or "").removeprefix("?"),
+            keep_blank_values=True,
+            max_num_fields=MAX_QUERY_FIELDS,
+        )
+    except ValueError:
+        return {}
+    return {name: value for name, value in pairs if name.isidentifier() and name != "session"}
+
+
+def _on_error(error: Exception) -> None:
+    """One place for every failed callback: say so on the page and leave everything else as it was."""
+    log.error("a callback failed", exc_info=error)
+    known = isinstance(error, WorkbenchError)
+    message = str(error) if known else "internal error: the server's log says more"
+    set_props("alert", {"children": alert(message)})
+    set_props("tick", {"disabled": True})

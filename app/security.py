@@ -1,0 +1,122 @@
+"""What stands between the dashboard and other websites: local names, same origin, JSON, sizes, a token, CSP.
+
+A page on another site can make the browser send requests to 127.0.0.1, and by DNS rebinding even read the
+answers. Dash checks neither Host nor Origin; this gate does, before any callback runs.
+"""
+
+import hmac
+import secrets
+from urllib.parse import urlencode, urlsplit
+
+from dash import Dash
+from flask import Flask, Response, abort, make_response, redirect, request
+from werkzeug.wrappers import Response as BaseResponse
+
+LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+MAX_REQUEST_BYTES = 2 << 20
+_READING = ("GET", "HEAD", "OPTIONS")
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without port; an IPv6 address keeps its brackets."""
+    try:
+        name = urlsplit("//" + host).hostname or ""
+    except ValueError:
+        return ""
+    return f"[{name}]" if ":" in name else name
+
+
+def is_loopback(host: str) -> bool:
+    """Whether binding to this address keeps the server on this machine."""
+    return host in {"127.0.0.1", "localhost", "::1", "[::1]"}
+
+
+def harden(app: Dash, *, hosts: tuple[str, ...] = (), token: str | None = None) -> None:
+    """Guard every route of a finished app; call it after the last callback is registered.
+
+    Args:
+        hosts: names, besides the local ones, under which the server may be addressed.
+        token: what a visitor must show once, as `?token=…` or as a Bearer header; None asks for nothing.
+    """
+    server: Flask = app.server
+    server.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
+    server.secret_key = secrets.token_bytes(32)
+    allowed = LOCAL_NAMES | {name.lower() for name in hosts}
+    # Cookies ignore ports: a name of its own keeps two servers of one machine apart.
+    cookie = "workbench_" + secrets.token_hex(4)
+
+    @server.before_request
+    def gate() -> BaseResponse | None:
+        _check_origin(allowed)
+        return None if token is None else _check_token(token, cookie)
+
+    policy = content_security_policy(app)
+
+    @server.after_request
+    def headers(response: Response) -> Response:
+        response.headers.update(
+            {
+                "Content-Security-Policy": policy,
+                "X-Content-Type-Options": "nosniff",
+                "X-Frame-Options": "DENY",
+                "Referrer-Policy": "no-referrer",
+                "Cross-Origin-Opener-Policy": "same-origin",
+                "Cross-Origin-Resource-Policy": "same-origin",
+                "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+            }
+        )
+        return response
+
+
+def content_security_policy(app: Dash) -> str:
+    """The policy that the page runs under: own scripts, no eval, nothing from elsewhere."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src 'self' {' '.join(app.csp_hashes())}",
+            # Mantine writes its theme variables into style elements and attributes.
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "font-src 'self' data:",
+            "connect-src 'self'",
+            "worker-src 'self' blob:",
+            "base-uri 'none'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _check_origin(allowed: frozenset[str]) -> None:
+    if host_name(request.host) not in allowed:
+        abort(421, "this server does not answer to that host name")
+    if request.method in _READING:
+        return
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site not in (None, "same-origin", "none"):
+        abort(403, "requests from other sites are refused")
+    if origin and urlsplit(origin).netloc != request.host:
+        abort(403, "requests from other origins are refused")
+    if not request.is_json:
+        abort(415, "send JSON")
+    # Flask's own limit only strikes when a callback reads the body; a stated length is refused at the door.
+    if (request.content_length or 0) > MAX_REQUEST_BYTES:
+        abort(413, f"requests are limited to {MAX_REQUEST_BYTES >> 20} MiB")
+
+
+def _check_token(token: str, cookie: str) -> BaseResponse | None:
+    def matches(given: str) -> bool:
+        return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
+
+    header = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if matches(request.cookies.get(cookie, "")) or matches(header):
+        return None
+    if request.method != "GET" or not matches(request.args.get("token", "")):
+        abort(401, "open the address with the ?token=… that the server printed when it started")
+    # The token leaves the address bar, hence history and shared links; the rest of the query stays.
+    rest = urlencode([item for item in request.args.items(multi=True) if item[0] != "token"])
+    response = make_response(
+        redirect("/" + request.path.lstrip("/") + ("?" + rest if rest else ""))
+    )
+    response.set_cookie(cookie, token, httponly=True, samesite="Strict", secure=request.is_secure)
+    return response

@@ -1,0 +1,117 @@
+"""Serving the dashboard: one process, local unless told otherwise, never a debug server."""
+
+import errno
+import logging
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import waitress
+
+from app.main import create_app
+from app.pages.attention_layout import initial_view
+from app.security import is_loopback
+from app.session import Session
+from workbench.errors import WorkbenchError
+
+MAX_HEADER_BYTES = 256 << 10
+
+
+class ServeError(WorkbenchError):
+    """The address or port cannot be served on."""
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 8050,
+    *,
+    token: str | None = None,
+    threads: int = 8,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serve until Ctrl-C.
+
+    Args:
+        host: an address of this machine; anything but loopback demands a token, made here if not given.
+        token: what visitors must show once, as `?token=…`.
+        announce: is told the address to open.
+
+    Raises:
+        ServeError: the port is taken, or the address is not this machine's.
+    """
+    if token is None and not is_loopback(host):
+        token = secrets.token_urlsafe(24)
+    session = Session()
+    server = make_server(session, host, port, token=token, threads=threads)
+    announce(f"Interpretability workbench: {address(host, server.effective_port, token)}")
+    announce("Stop with Ctrl-C")
+    threading.Thread(target=_warm, args=(session,), daemon=True).start()
+    # A service manager's stop ends like Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        server.run()
+    finally:
+        server.close()
+        session.close()
+        announce("Stopped")
+
+
+def make_server(
+    session: Session, host: str, port: int, *, token: str | None, threads: int = 8
+) -> Any:
+    """A bound waitress server of a session.
+
+    Raises:
+        ServeError: as `serve`; also a public address without a token.
+    """
+    if not is_loopback(host) and not token:
+        raise ServeError(f"{host} can be reached from other machines: give a token")
+    if not 0 <= port <= 65535 or threads < 1:
+        raise ServeError(
+            f"port {port} with {threads} threads: ports run from 0 to 65535, threads from 1"
+        )
+    names = () if is_loopback(host) else (host, socket.gethostname())
+    app = create_app(session, hosts=names, token=token)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    try:
+        return waitress.create_server(
+            app.server,
+            host=host.strip("[]"),
+            port=port,
+            threads=threads,
+            ident=None,
+            max_request_header_size=MAX_HEADER_BYTES,
+        )
+    except (OSError, ValueError) as error:
+        raise ServeError(_reason(host, port, error)) from error
+
+
+def address(host: str, port: int, token: str | None) -> str:
+    """What to open in a browser."""
+    name = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    name = "127.0.0.1" if name in ("0.0.0.0", "[::]") else name
+    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+
+
+def _reason(host: str, port: int, error: Exception) -> str:
+    code = getattr(error, "errno", None)
+    if code == errno.EADDRINUSE:
+        return (
+            f"port {port} on {host} is taken by another program: stop it, or choose another port "
+            f"(--port {port + 1}; --port 0 takes a free one)"
+        )
+    if code == errno.EACCES:
+        return f"port {port} may not be opened by this user: choose one above 1023"
+    return f"cannot serve on {host}:{port}: {error}"
+
+
+def _warm(session: Session) -> None:
+    """Compute the first screen before anyone asks for it."""
+    try:
+        view, _, _ = initial_view(session, {})
+        session.request(view)
+    except WorkbenchError:
+        logging.getLogger("workbench.app").warning("no model to show at first", exc_info=True)

@@ -1,0 +1,243 @@
+"""The only door from pages to models: loads them, runs prompts, keeps results, and bounds all of it.
+
+Models and results are kept in caches of limited size, keyed by what made them, so any key that left can be
+made again from the address of the page. Work runs in threads that report progress; one lock for each model
+(`model.lock`) keeps one visitor's hooks out of another's numbers.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+
+from app.cache import ByteCache
+from app.compute import n_heads, view_maps
+from app.jobs import Jobs, Report
+from app.scores import Badges, Curve, badge_table, best_scores
+from app.state import View
+from workbench import models
+from workbench.attention import AttentionMaps
+from workbench.errors import UnknownModelError, UnsupportedError, WorkbenchError
+from workbench.figures.attention_view.payload import encode_layer
+from workbench.models import ModelInfo
+from workbench.models.protocol import Model
+
+log = logging.getLogger("workbench.app")
+Loader = Callable[..., Model]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Memory that a session may take, in bytes."""
+
+    models: int = 3_000_000_000
+    views: int = 1_500_000_000
+    one_view: int = 750_000_000
+    encoded: int = 200_000_000
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A computed view and the facts that the page states beside it."""
+
+    view: View
+    maps: AttentionMaps
+    n_tokens: int
+    n_ctx: int
+    shape: str
+    certificate: str
+    seconds: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the maps."""
+        return sum(layer.nbytes for layer in self.maps.layers if layer is not None)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a view is: shown, failed with an error, or still working on what `message` says."""
+
+    key: str
+    shown: Shown | None = None
+    error: str = ""
+    message: str = ""
+    seconds: float = 0.0
+
+
+class Session:
+    """Models and results of one running dashboard, shared by all its visitors.
+
+    Args:
+        load: as `workbench.models.load`.
+        list_models: as `workbench.models.list_models`; no other name can be asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        load: Loader | None = None,
+        list_models: Callable[[], list[ModelInfo]] = models.list_models,
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._load: Loader = load or models.load
+        self._list_models = list_models
+        self._models: ByteCache[Model] = ByteCache(self.limits.models, _model_bytes, keep=1)
+        self._views: ByteCache[Shown] = ByteCache(self.limits.views, lambda shown: shown.nbytes)
+        self._badges: ByteCache[Badges] = ByteCache(16 << 20, lambda found: 1024 * (1 + len(found)))
+        self._encoded: ByteCache[bytes] = ByteCache(self.limits.encoded, len)
+        self._curves: ByteCache[Curve] = ByteCache(16 << 20, lambda curve: 4096)
+        self._loading: dict[tuple[str, int | None], threading.Lock] = {}
+        self._guard = threading.Lock()
+        self._jobs = Jobs("view")
+        self._background = Jobs("scores", workers=1)
+
+    def models(self) -> list[ModelInfo]:
+        """The models that can be chosen."""
+        return self._list_models()
+
+    def info(self, name: str) -> ModelInfo:
+        """What is known of a model before it is loaded.
+
+        Raises:
+            UnknownModelError: no model of that name; a path or hub id is never one here.
+        """
+        known = {info.name: info for info in self.models()}
+        if name not in known:
+            raise UnknownModelError(f"no model {name[:60]!r}: there are {', '.join(known)}")
+        return known[name]
+
+    def model(self, name: str, step: int | None = None, report: Report | None = None) -> Model:
+        """A loaded model, from memory if it is still there; two callers never load it twice.
+
+        Raises:
+            UnknownModelError: no such model, or its package is not installed.
+            UnsupportedError: it kept no checkpoint of that step.
+        """
+        info = self.info(name)
+        if not info.available:
+            raise UnknownModelError(f"{name} is not available here: {info.summary}")
+        if step is not None and step not in info.steps:
+            kept = ", ".join(map(str, info.steps)) or "none"
+            raise UnsupportedError(f"{name} has no checkpoint of step {step}: it keeps {kept}")
+        key = (name, step)
+        with self._guard:
+            lock = self._loading.setdefault(key, threading.Lock())
+        with lock:
+            model = self._models.get(key)
+            if model is None:
+                model = self._load(name, step=step, progress=report or (lambda line: None))
+                self._models.put(key, model)
+        return model
+
+    def request(self, view: View, *, wait: float = 0.0) -> Status:
+        """Start a view, or join its computation; waits up to so many seconds for the result."""
+        shown = self._views.get(view.key)
+        if shown is not None:
+            return Status(view.key, shown)
+        try:
+            job = self._jobs.start(view.key, lambda report: self._compute(view, report))
+            return Status(view.key, job.future.result(timeout=wait))
+        except FutureTimeout:
+            return Status(view.key, message=job.message, seconds=time.monotonic() - job.since)
+        except WorkbenchError as error:
+            return Status(view.key, error=str(error))
+        except Exception as error:
+            return Status(view.key, error=f"{type(error).__name__}; the server's log says more")
+
+    def shown(self, key: str) -> Shown | None:
+        """A computed view, unless it has left the cache."""
+        return self._views.get(key)
+
+    def encoded(self, shown: Shown, layer: int) -> bytes:
+        """One layer as the viewer reads it, gzip-compressed.
+
+        Raises:
+            SiteError: no such layer, or one without attention.
+        """
+        key = (shown.view.key, layer)
+        content = self._encoded.get(key)
+        if content is None:
+            content = encode_layer(shown.maps, layer)
+            self._encoded.put(key, content)
+        return content
+
+    def badges(self, view: View) -> Badges | None:
+        """What the heads of a view's model do, by label; None while it is being measured."""
+        key = (view.model, view.step)
+        found = self._badges.get(key)
+        if found is None:
+            self._background.start(key, lambda report: self._score(view.model, view.step))
+        return found
+
+    def curve(self, name: str) -> Curve | None:
+        """How far behaviours have formed at each checkpoint; None while it is being measured."""
+        found = self._curves.get(name)
+        if found is None:
+            self._background.start(("curve", name), lambda report: self._measure_curve(name))
+        return found
+
+    def close(self) -> None:
+        """Start no more work."""
+        self._jobs.close()
+        self._background.close()
+
+    def _compute(self, view: View, report: Report) -> Shown:
+        began = time.perf_counter()
+        maps = view_maps(
+            view,
+            lambda step: self.model(view.model, step, report),
+            self.limits.one_view,
+            report,
+        )
+        model = self.model(view.model, view.step)
+        shown = Shown(
+            view=view,
+            maps=maps,
+            n_tokens=len(maps.query_tokens),
+            n_ctx=int(model.cfg.n_ctx),
+            shape=_shape(model),
+            certificate=str(model.certificate or ""),
+            seconds=time.perf_counter() - began,
+        )
+        self._views.put(view.key, shown)
+        return shown
+
+    def _score(self, name: str, step: int | None) -> None:
+        # An empty result is kept too: a model that cannot be scored is not tried at every look.
+        found: Badges = {}
+        try:
+            found = badge_table(self.model(name, step))
+        except UnsupportedError:
+            log.info("no head scores of %s", name)
+        finally:
+            self._badges.put((name, step), found)
+
+    def _measure_curve(self, name: str) -> None:
+        curve: Curve = {}
+        try:
+            # Loaded past the cache: a walk through all checkpoints must not push out what is in use.
+            steps = self.info(name).steps
+            found = [best_scores(self._load(name, step=step, progress=None)) for step in steps]
+            for behaviour in found[0]:
+                curve[behaviour] = [scores[behaviour] for scores in found]
+            curve["step"] = [float(step) for step in steps]
+        except UnsupportedError:
+            log.info("no training curve of %s", name)
+        finally:
+            self._curves.put(name, curve)
+
+
+def _model_bytes(model: Model) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+
+
+def _shape(model: Model) -> str:
+    cfg = model.cfg
+    heads = [model.n_heads_in(layer) for layer in range(cfg.n_layers)]
+    each = f"{heads[0]} heads each" if len(set(heads)) == 1 else f"{n_heads(model)} heads"
+    layers = f"{cfg.n_layers} layer{'s' if cfg.n_layers != 1 else ''}"
+    return f"{layers}, {each}, d_model {cfg.d_model}, reads {cfg.n_ctx} tokens"

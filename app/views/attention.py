@@ -1,0 +1,168 @@
+"""What the attention page shows, from plain values: no callbacks, no models."""
+
+from typing import Any
+
+import plotly.graph_objects as go
+from dash import html
+
+from app.components import token_chips
+from app.session import Shown, Status
+from app.state import KINDS, View, to_query
+from workbench.models import ModelInfo
+
+_MAKERS = {
+    "pattern": ("pattern_maps", ""),
+    "value-weighted": ("value_weighted_maps", ', sites=("pattern", "v")'),
+    "scores": ("score_maps", ', sites=("scores",)'),
+    "mean": ("mean_maps", ""),
+}
+
+
+def model_options(infos: list[ModelInfo]) -> list[dict[str, Any]]:
+    """The model selector's groups; what is not installed is there, disabled."""
+    groups = []
+    for kind, title in (("bundled", "Trained here"), ("package", "Public models")):
+        items = [
+            {
+                "value": info.name,
+                "label": info.name if info.available else f"{info.name} (not installed)",
+                "disabled": not info.available,
+            }
+            for info in infos
+            if info.kind == kind
+        ]
+        if items:
+            groups.append({"group": title, "items": items})
+    return groups
+
+
+def missing_models(infos: list[ModelInfo]) -> list[html.Div]:
+    """One line for each model that cannot be chosen, with what would change that."""
+    return [
+        html.Div([html.Strong(info.name), " ", info.summary])
+        for info in infos
+        if not info.available
+    ]
+
+
+def kind_options(has_steps: bool) -> list[dict[str, Any]]:
+    """The view selector's options; checkpoints can be compared only where there are some."""
+    return [
+        {"value": name, "label": kind.label, "disabled": kind.needs_steps and not has_steps}
+        for name, kind in KINDS.items()
+    ]
+
+
+def summary(info: ModelInfo) -> str:
+    """A model in a line, before it is loaded."""
+    size = "" if info.n_params is None else f" {spell_count(info.n_params)} parameters."
+    return f"{info.summary.rstrip('.')}.{size}"
+
+
+def spell_count(count: int) -> str:
+    """`134.5 M`, `820 k`."""
+    if count >= 1_000_000:
+        return f"{count / 1e6:.1f} M"
+    return f"{count / 1e3:.0f} k" if count >= 1000 else str(count)
+
+
+def facts(shown: Shown) -> list[html.Span]:
+    """The line above the maps: what is shown, how much of the context it fills, how it was checked."""
+    view = shown.view
+    step = "" if view.step is None else f", step {view.step:,}"
+    return [
+        html.Strong(f"{view.model}{step}", className="fact-name"),
+        html.Span(KINDS[view.kind].label, className="fact"),
+        html.Span(f"{shown.n_tokens} / {shown.n_ctx} tokens", id="token-count", className="fact"),
+        html.Span(spell_seconds(shown.seconds), className="fact", title="time to compute"),
+    ]
+
+
+def certificate(shown: Shown) -> list[Any]:
+    """How far the model's logits are from their source, and its shape."""
+    lines = [html.Div(shown.shape)]
+    if shown.certificate:
+        lines.append(html.Div(shown.certificate, className="certificate"))
+    return lines
+
+
+def chips(shown: Shown) -> list[html.Span]:
+    """The tokens of the prompt."""
+    return token_chips(shown.maps.key_tokens)
+
+
+def spell_seconds(seconds: float) -> str:
+    """`38 ms`, `2.4 s`."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def progress(status: Status) -> str:
+    """What a slow computation does now, and since when."""
+    return f"{status.message} … {status.seconds:.0f} s"
+
+
+def code(view: View) -> str:
+    """Python that computes the same maps."""
+    model = _load(view.model, view.step)
+    if view.kind == "difference":
+        lines = [
+            f"model = {model}",
+            f"after = workbench.pattern_maps(workbench.run(model, {view.prompt!r}))",
+            f"before = workbench.pattern_maps(workbench.run(model, {view.other!r}))",
+            "maps = workbench.difference_maps(after, before)",
+        ]
+    elif view.kind == "training":
+        lines = [
+            f"prompt = {view.prompt!r}",
+            f"after = workbench.pattern_maps(workbench.run({model}, prompt))",
+            f"before = workbench.pattern_maps(workbench.run({_load(view.model, view.before)}, prompt))",
+            "maps = workbench.difference_maps(after, before)",
+        ]
+    else:
+        maker, sites = _MAKERS[view.kind]
+        prompt = view.prompts if view.kind == "mean" else view.prompt
+        lines = [
+            f"model = {model}",
+            f"maps = workbench.{maker}(workbench.run(model, {prompt!r}{sites}))",
+        ]
+    return "\n".join(["import workbench", "", *lines, "workbench.attention_view(maps)"])
+
+
+def _load(name: str, step: int | None) -> str:
+    return f"workbench.load({name!r}" + (")" if step is None else f", step={step})")
+
+
+def shown_store(shown: Shown) -> dict[str, Any]:
+    """What the browser must know to read a view."""
+    return {"key": shown.view.key, "query": to_query(shown.view)}
+
+
+def training_figure(curve: dict[str, list[float]], step: int | None) -> go.Figure:
+    """Best head of each behaviour over training; a line marks the step that is shown.
+
+    Args:
+        curve: `step`, and one list for each behaviour.
+    """
+    steps = curve["step"]
+    traces = [
+        go.Scatter(x=steps, y=values, name=name, mode="lines+markers", marker_size=4, line_width=2)
+        for name, values in curve.items()
+        if name != "step"
+    ]
+    figure = go.Figure(traces)
+    for trace in figure.data:
+        trace.hovertemplate = "step %{x}<br>%{y:.2f} " + trace.name + "<extra></extra>"
+    figure.update_layout(
+        template="none",
+        colorway=["#1c7ed6", "#f08c00", "#2f9e44"],
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 30, "r": 8, "t": 4, "b": 24},
+        height=140,
+        font_size=11,
+        legend={"x": 0, "y": 1, "bgcolor": "rgba(0,0,0,0)"},
+        xaxis={"showgrid": False, "zeroline": False, "nticks": 4},
+        yaxis={"range": [0, 1.02], "nticks": 3, "zeroline": False},
+    )
+    figure.add_vline(x=steps[-1] if step is None else step, line_width=1, line_dash="dot")
+    return figure

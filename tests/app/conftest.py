@@ -1,0 +1,73 @@
+"""A session over tiny random models: no files, no downloads, the real runs, caches and locks."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import tokenizers
+import torch
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+from app.main import create_app
+from app.session import Limits, Session
+from workbench.models import ModelInfo
+from workbench.models.config import TransformerConfig
+from workbench.models.tokenizer import Tokenizer
+from workbench.models.transformer import Transformer
+
+WORDS = "the cat sat on a mat and saw dog ran to it".split()
+STEPS = (10, 100)
+
+
+def tiny_model(seed: int = 0, *, n_ctx: int = 24, order: str = "ss") -> Transformer:
+    backend = tokenizers.Tokenizer(
+        WordLevel({word: index for index, word in enumerate([*WORDS, "[UNK]"])}, unk_token="[UNK]")
+    )
+    backend.pre_tokenizer = WhitespaceSplit()
+    config = TransformerConfig(
+        order=order, d_model=16, n_heads=2, d_vocab=len(WORDS) + 1, n_ctx=n_ctx
+    )
+    return Transformer(config, Tokenizer(backend, "tiny"), name="tiny", seed=seed).eval()
+
+
+class Loader:
+    """`workbench.models.load` for tests: counts its calls, and may be slow or fail."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int | None]] = []
+        self.before: Callable[[str, Callable[[str], None]], None] = lambda name, report: None
+
+    def __call__(self, name: str, *, step: int | None = None, progress: Any = None) -> Transformer:
+        self.calls.append((name, step))
+        self.before(name, progress or (lambda line: None))
+        torch.set_num_threads(1)
+        model = tiny_model(seed=step or 0)
+        model.name = name
+        return model
+
+
+def tiny_models() -> list[ModelInfo]:
+    prompts = ("the cat sat on the mat", "the dog sat on the mat")
+    return [
+        ModelInfo("attn-2l", "bundled", True, 2000, "two layers", STEPS, prompts),
+        ModelInfo("other", "bundled", True, 2000, "another", (), ("a dog ran",)),
+        ModelInfo("minilm", "package", False, None, "an encoder (not installed: pip install it)"),
+    ]
+
+
+@pytest.fixture
+def loader() -> Loader:
+    return Loader()
+
+
+@pytest.fixture
+def session(loader: Loader) -> Iterator[Session]:
+    session = Session(load=loader, list_models=tiny_models, limits=Limits())
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def client(session: Session) -> Any:
+    return create_app(session).server.test_client()
