@@ -1,0 +1,53 @@
+"""Shared by all tests: few threads, and small models whose numbers can be checked by hand."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from workbench.models.config import TransformerConfig
+from workbench.models.tokenizer import Tokenizer
+from workbench.models.transformer import Transformer
+
+torch.set_num_threads(1)
+
+Build = Callable[..., Transformer]
+
+
+def letters() -> Tokenizer:
+    """`^` before every prompt, then one token a letter a-p."""
+    from tokenizers import Regex, models, pre_tokenizers, processors
+    from tokenizers import Tokenizer as Backend
+
+    vocabulary = {symbol: index for index, symbol in enumerate("^?abcdefghijklmnop")}
+    backend = Backend(models.WordLevel(vocabulary, unk_token="?"))
+    backend.add_special_tokens(["^", "?"])
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    backend.post_processor = processors.TemplateProcessing(single="^ $A", special_tokens=[("^", 0)])
+    return Tokenizer(backend, "letters")
+
+
+@pytest.fixture(scope="session")
+def build() -> Build:
+    """Makes a random model over letters whose weights are large enough for attention to be uneven."""
+
+    def make(seed: int = 0, scale: float = 4.0, **fields: object) -> Transformer:
+        shape = {"order": "ss", "d_model": 32, "n_heads": 4, "d_vocab": 18, "n_ctx": 32} | fields
+        model = Transformer(TransformerConfig(**shape), letters(), name="letters", seed=seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(scale)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(build: Build) -> Transformer:
+    """Two layers of attention and MLP with LayerNorm, learned positions and biases."""
+    return build(order="sfsf", norm="LN", attn_bias=True, mlp_bias=True)

@@ -1,0 +1,40 @@
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from workbench.errors import WorkbenchError
+from workbench.results import provenance, read_table, save_table, scratch_beside
+
+TABLE = pd.DataFrame({"layer": [0, 1], "token": [" the", "</script>"], "value": [0.25, -1.5]})
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.json"])
+def test_a_table_and_its_provenance_survive_being_written(tmp_path, name):
+    made_by = provenance(model="m", seed=3)
+    table, read = read_table(save_table(TABLE, tmp_path / "new" / name, made_by))
+    assert_frame_equal(table, TABLE)
+    assert read == made_by
+    assert read["versions"]["torch"]
+
+
+def test_an_unknown_file_type_is_refused(tmp_path):
+    with pytest.raises(WorkbenchError, match=r"\.parquet or \.json"):
+        save_table(TABLE, tmp_path / "a.pkl", {})
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"PAR1garbage", b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["a.parquet", "a.json"])
+def test_a_broken_file_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WorkbenchError, match="not a table"):
+        read_table(tmp_path / name)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path):
+    path = tmp_path / "kept.json"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), scratch_beside(path) as scratch:
+        scratch.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]
