@@ -7,29 +7,14 @@ package ─────────┼─ GGUF ── gguf (converted once, cach
 hf:<id> ─────────┴─ Hugging Face folder ── huggingface ────┴──────► BridgeModel
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from workbench.errors import CheckpointError, ConfigError, UnknownModelError
+from workbench.errors import CheckpointError, UnknownModelError
 from workbench.models import catalog
 from workbench.models.checkpoints import FORMAT, load_checkpoint
 from workbench.models.files import read_json
 from workbench.models.protocol import Model
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a model is to live and what is told on the way."""
-
-    device: torch.device
-    dtype: torch.dtype
-    progress: Progress
+from workbench.models.target import Progress, Target
 
 
 def load(
@@ -56,7 +41,7 @@ def load(
         UnsupportedError: an architecture that the workbench does not read.
     """
     catalog.check_name(name_or_path)
-    target = Target(_device(device), _dtype(dtype), progress or (lambda line: None))
+    target = Target.named(device, dtype, progress)
     path = catalog.bundled_folder(name_or_path)
     if path is None and name_or_path in catalog.PACKAGES:
         path = catalog.package_weights(name_or_path)
@@ -82,6 +67,12 @@ def _from_folder(folder: Path, step: int | None, target: Target) -> Model:
     config = read_json(folder / "config.json")
     if config.get("format") == FORMAT:
         return _ours(folder, step, target)
+    if step is not None:
+        raise CheckpointError(f"{folder} keeps no checkpoints of its training: leave out step")
+    if "model_type" in config:
+        from workbench.models.huggingface import load_folder
+
+        return load_folder(folder, target)
     raise CheckpointError(
         f'{folder / "config.json"} is neither a workbench config ("format": "{FORMAT}") '
         'nor a Hugging Face one ("model_type")'
@@ -97,19 +88,3 @@ def _from_file(path: Path, step: int | None, target: Target) -> Model:
 def _ours(folder: Path, step: int | None, target: Target) -> Model:
     model = load_checkpoint(folder, step=step)
     return model.to(device=target.device, dtype=target.dtype)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise ConfigError(f"no device {str(name)[:40]!r} here ({reason}): use 'cpu'") from error
-    return device
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise ConfigError(f"no dtype {str(name)[:40]!r}: there are {', '.join(DTYPES)}")
-    return DTYPES[name]
