@@ -7,6 +7,7 @@ package ─────────┼─ GGUF ── gguf (converted once, cach
 hf:<id> ─────────┴─ Hugging Face folder ── huggingface ────┴──────► BridgeModel
 """
 
+import re
 from pathlib import Path
 
 from workbench.errors import CheckpointError, UnknownModelError
@@ -42,14 +43,15 @@ def load(
     """
     catalog.check_name(name_or_path)
     target = Target.named(device, dtype, progress)
+    if name_or_path.startswith("hf:"):
+        from workbench.models.hub import load_from_hub
+
+        return load_from_hub(name_or_path.removeprefix("hf:"), target)
     path = catalog.bundled_folder(name_or_path)
     if path is None and name_or_path in catalog.PACKAGES:
-        path = catalog.package_weights(name_or_path)
-    if path is None:
-        path = _existing(name_or_path)
-    if path.is_dir():
-        return _from_folder(path, step, target)
-    return _from_file(path, step, target)
+        return _from_package(name_or_path, target)
+    path = path or _existing(name_or_path)
+    return _from_folder(path, step, target) if path.is_dir() else _from_file(path, step, target)
 
 
 def _existing(name: str) -> Path:
@@ -80,9 +82,45 @@ def _from_folder(folder: Path, step: int | None, target: Target) -> Model:
 
 
 def _from_file(path: Path, step: int | None, target: Target) -> Model:
-    if path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
-        return _from_folder(path.parent, step, target)
-    raise CheckpointError(f"{path} is no model file that the workbench reads")
+    beside = path.parent / "config.json"
+    if path.suffix == ".safetensors" and _is_ours(path.parent):
+        if path.name != "model.safetensors":
+            raise CheckpointError(
+                f"{path} does not belong to {beside}, whose weights are model.safetensors"
+            )
+        return _ours(path.parent, step, target)
+    earlier = re.fullmatch(r"step-(\d{6})\.safetensors", path.name)
+    if earlier and path.parent.name == "checkpoints" and _is_ours(path.parent.parent):
+        return _ours(path.parent.parent, int(earlier[1]), target)
+    if step is not None:
+        raise CheckpointError(f"{path} keeps no checkpoints of its training: leave out step")
+    if path.suffix == ".gguf":
+        from workbench.models.gguf import load_gguf
+
+        return load_gguf(path, target)
+    if path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt"):
+        from workbench.models.convert import load_gpt_file
+
+        return load_gpt_file(path, target)
+    raise CheckpointError(
+        f"{path} is no model file: read are .safetensors, .gguf, .pt, .pth, .bin and .ckpt"
+    )
+
+
+def _from_package(name: str, target: Target) -> Model:
+    path = catalog.package_weights(name)
+    if path.is_dir():
+        from workbench.models.huggingface import load_folder
+
+        return load_folder(path, target, name=name)
+    from workbench.models.gguf import load_gguf
+
+    return load_gguf(path, target, name=name)
+
+
+def _is_ours(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and read_json(config).get("format") == FORMAT
 
 
 def _ours(folder: Path, step: int | None, target: Target) -> Model:

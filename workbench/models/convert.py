@@ -1,0 +1,223 @@
+"""nanoGPT and minGPT checkpoints into our own transformer.
+
+The number of heads is in no weight's shape: it is taken from the checkpoint's `model_args`, or from a JSON
+file beside it, and never guessed.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from workbench.errors import CheckpointError, ConfigError
+from workbench.models.certify import certificate, probe_tokens
+from workbench.models.config import TransformerConfig
+from workbench.models.files import read_json
+from workbench.models.gpt_layouts import (
+    ACTIVATIONS,
+    NANOGPT,
+    Layout,
+    StateDict,
+    cleaned,
+    layout_of,
+    n_blocks,
+    plain_logits,
+)
+from workbench.models.target import Target
+from workbench.models.tokenizer import Tokenizer
+from workbench.models.transformer import Transformer
+
+MAX_PICKLE_BYTES = 4 << 30
+
+
+def load_gpt_file(path: Path, target: Target) -> Transformer:
+    """A model from a nanoGPT or minGPT checkpoint, as safetensors or as torch saved it.
+
+    Raises:
+        CheckpointError: broken, hostile, of another layout, or without its number of heads.
+    """
+    is_safe = path.suffix == ".safetensors"
+    state, facts = (_read_safetensors if is_safe else _read_torch)(path)
+    for sidecar in (path.with_suffix(".json"), path.parent / "config.json"):
+        if sidecar.is_file():
+            facts = {**read_json(sidecar), **facts}
+            break
+    if "n_head" not in facts:
+        raise CheckpointError(
+            f"{path.name} does not say how many heads its layers have, and its weights cannot: write "
+            f'{{"n_head": 6}} (with its true number) into {path.with_suffix(".json").name} beside it'
+        )
+    has_tokenizer = (path.parent / "tokenizer.json").is_file()
+    tokenizer = Tokenizer.from_file(path.parent / "tokenizer.json") if has_tokenizer else None
+    model = from_gpt_state(
+        state,
+        facts["n_head"],
+        activation=facts.get("activation"),
+        tokenizer=tokenizer,
+        name=path.stem,
+    )
+    return model.to(device=target.device, dtype=target.dtype)
+
+
+def from_gpt_state(
+    state: StateDict,
+    n_heads: int,
+    *,
+    activation: str | None = None,
+    tokenizer: Tokenizer | None = None,
+    name: str = "gpt",
+) -> Transformer:
+    """Our transformer with the weights of a nanoGPT or minGPT state dict.
+
+    Args:
+        activation: "gelu" or "gelu_new"; by default what the project uses now. nanoGPT used "gelu_new" in
+            its first months.
+
+    Raises:
+        CheckpointError: not one of these layouts, or weights that are missing, misshapen or not finite.
+    """
+    state = cleaned(state)
+    layout = layout_of(state)
+    if layout is None:
+        raise CheckpointError(
+            f"{name} is neither a nanoGPT nor a minGPT state dict: its first weights are "
+            f"{', '.join(key[:40] for key in list(state)[:3]) or 'none'}"
+        )
+    _check_finite(state, name)
+    state = {key: tensor.float() for key, tensor in state.items()}
+    activation = activation or ACTIVATIONS[layout.name]
+    try:
+        config = _config(state, layout, n_heads, activation)
+        weights, used = _weights(state, layout, config)
+        model = Transformer(config, tokenizer, name=name)
+        model.load_state_dict(weights, strict=True)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{name} lacks {error.args[0]} of a {layout.name} checkpoint"
+        ) from error
+    except (ConfigError, RuntimeError, IndexError, ValueError) as error:
+        raise CheckpointError(
+            f"{name} is no whole {layout.name} checkpoint: {error}"[:500]
+        ) from error
+    if unknown := sorted(set(state) - used):
+        raise CheckpointError(
+            f"{name} has weights that {layout.name} does not know: {unknown[0][:60]}"
+        )
+    probe = probe_tokens(tokenizer, config.d_vocab, config.n_ctx)
+    expected = plain_logits(state, layout, n_heads, activation, probe)
+    with torch.no_grad():
+        found = model.eval()(probe)
+    model.certificate = certificate(f"a plain forward pass of {layout.name}", expected, found)
+    return model
+
+
+def _config(state: StateDict, layout: Layout, n_heads: int, activation: str) -> TransformerConfig:
+    d_vocab, d_model = state[layout.tokens].shape
+    n_layers = n_blocks(state, layout)
+    first = layout.block.format(0)
+    return TransformerConfig(
+        order="sf" * n_layers,
+        d_model=d_model,
+        n_heads=n_heads,
+        d_vocab=d_vocab,
+        n_ctx=state[layout.positions].numel() // d_model,
+        d_mlp=state[first + layout.mlp[0] + ".weight"].shape[0],
+        mlp=activation,  # type: ignore[arg-type]  # checked by the config itself
+        norm="LN",
+        positions="learned",
+        attn_bias=any("attn" in key and key.endswith(".bias") for key in state),
+        mlp_bias=any("mlp" in key and key.endswith(".bias") for key in state),
+        tied_unembedding=layout is NANOGPT,
+    )
+
+
+def _weights(
+    state: StateDict, layout: Layout, config: TransformerConfig
+) -> tuple[StateDict, set[str]]:
+    """Our state dict, and the keys of theirs that went into it. Linear stores [out in], we [in out]."""
+    used = {layout.tokens, layout.positions, layout.head}
+    ours = {
+        "embed.W_E": state[layout.tokens],
+        "pos_embed.W_pos": state[layout.positions].reshape(-1, config.d_model),
+    }
+    if not config.tied_unembedding:
+        ours["unembed.W_U"] = state[layout.head].T
+
+    def take(name: str, width: int) -> tuple[Tensor, Tensor]:
+        used.update({name + ".weight", name + ".bias"})
+        weight = state[name + ".weight"]
+        return weight, state.get(name + ".bias", torch.zeros(width))
+
+    norms = {"ln_final": layout.final_norm}
+    for block in range(config.n_layers):
+        at, to = layout.block.format(block), f"blocks.{block}."
+        norms |= {to + "ln1": at + layout.norms[0], to + "ln2": at + layout.norms[1]}
+        widths = 3 * config.d_model // len(layout.queries_keys_values)
+        parts = [take(at + part, widths) for part in layout.queries_keys_values]
+        weight, bias = torch.cat([w for w, _ in parts]), torch.cat([b for _, b in parts])
+        for letter, w, b in zip("QKV", weight.chunk(3), bias.chunk(3), strict=True):
+            ours[f"{to}attn.W_{letter}"] = rearrange(w, "(h d) m -> h m d", h=config.n_heads)
+            ours[f"{to}attn.b_{letter}"] = rearrange(b, "(h d) -> h d", h=config.n_heads)
+        weight, ours[to + "attn.b_O"] = take(at + layout.attention_out, config.d_model)
+        ours[to + "attn.W_O"] = rearrange(weight, "m (h d) -> h d m", h=config.n_heads)
+        for letter, part, width in zip(
+            ("in", "out"), layout.mlp, (config.d_mlp_or_default, config.d_model), strict=True
+        ):
+            weight, ours[f"{to}mlp.b_{letter}"] = take(at + part, width)
+            ours[f"{to}mlp.W_{letter}"] = weight.T
+    for to, at in norms.items():
+        ours[to + ".w"], ours[to + ".b"] = take(at, config.d_model)
+    unwanted = () if config.attn_bias else ("attn.b_Q", "attn.b_K", "attn.b_V", "attn.b_O")
+    unwanted += () if config.mlp_bias else ("mlp.b_in", "mlp.b_out")
+    return {key: t for key, t in ours.items() if not key.endswith(unwanted or ("\0",))}, used
+
+
+def _check_finite(state: StateDict, name: str) -> None:
+    for key, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{name}: {key[:60]} has type {tensor.dtype}; weights are floating point"
+            )
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{name}: {key[:60]} holds values that are not finite")
+
+
+def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _read_torch(path: Path) -> tuple[StateDict, dict[str, Any]]:
+    """State dict and `model_args` of a file that torch saved; nothing but tensors and plain values is built."""
+    size = path.stat().st_size
+    if size > MAX_PICKLE_BYTES:
+        raise CheckpointError(
+            f"{path} is over {MAX_PICKLE_BYTES >> 30} GiB: convert it to safetensors"
+        )
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain values, and reading it could run code: refused. "
+            "Save only the state dict, or convert it to safetensors"
+        ) from error
+    except Exception as error:  # zip, pickle and torch each raise their own kinds on broken files
+        raise CheckpointError(f"{path} is not a whole torch checkpoint: {error}"[:400]) from error
+    facts = loaded.get("model_args") if isinstance(loaded, dict) else None
+    state = loaded["model"] if facts is not None and "model" in loaded else loaded
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise CheckpointError(f"{path} is no state dict: it must map names to tensors")
+    for key, tensor in state.items():
+        # A view with strides of zero claims any size at no cost, until it is copied.
+        if tensor.numel() * tensor.element_size() > size:
+            raise CheckpointError(f"{path}: {key[:60]} claims more numbers than the file holds")
+    return state, facts if isinstance(facts, dict) else {}
