@@ -56,11 +56,15 @@ class Tokenizer:
         return added[:1], added[1:]
 
     def plain_ids(self) -> list[int]:
-        """Every token id that is no special token."""
-        special = {
-            id for id, token in self.backend.get_added_tokens_decoder().items() if token.special
-        }
+        """Every token id that stands for text: no special and no unknown token."""
+        added = self.backend.get_added_tokens_decoder()
+        special = {id for id, token in added.items() if token.special}
+        special.update(*self.special_around(), {self._unknown_id()})
         return sorted(set(self.backend.get_vocab().values()) - special)
+
+    def _unknown_id(self) -> int | None:
+        unknown = getattr(self.backend.model, "unk_token", None)
+        return None if unknown is None else self.backend.token_to_id(unknown)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """The token ids of a text.
@@ -70,8 +74,7 @@ class Tokenizer:
         """
         check_text(text)
         encoding = self.backend.encode(text, add_special_tokens=add_special_tokens)
-        unknown = getattr(self.backend.model, "unk_token", None)
-        unknown_id = None if unknown is None else self.backend.token_to_id(unknown)
+        unknown_id = self._unknown_id()
         if unknown_id in encoding.ids:
             start, end = encoding.offsets[encoding.ids.index(unknown_id)]
             raise PromptError(
