@@ -1,0 +1,7 @@
+"""Every benchmark, one after the other: `make bench`."""
+
+from benchmarks import runs, training_step, viewer
+
+for benchmark in (training_step, runs, viewer):
+    print(f"\n{benchmark.__name__}")
+    benchmark.main()
