@@ -1,0 +1,234 @@
+"""The one training loop: schedule, clipping, validation, checkpoints, and a state that survives a kill.
+
+loss = task's cross-entropy + Σ penalties(model, step)
+
+<out>/config.json model.safetensors tokenizer.json    the model, once the run is finished
+      checkpoints/step-000500.safetensors             weights kept on the way
+      metrics.jsonl                                   one line per validation
+      training-state.safetensors                      where to go on; removed at the end
+
+On one machine, in float32, a run that was killed and resumed ends with the bits of one that was not.
+"""
+
+import contextlib
+import ctypes
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from workbench.errors import CheckpointError
+from workbench.models.checkpoints import save_checkpoint, save_weights
+from workbench.models.transformer import Transformer
+from workbench.training.config import TrainingConfig
+from workbench.training.optimizers import optimizers_for
+from workbench.training.state import STATE_FILE, read_counters, restore_state, save_state
+from workbench.training.tasks import Batch, Task, mean_loss
+
+METRICS_FILE = "metrics.jsonl"
+
+Penalty = Callable[[Transformer, int], Tensor]
+"""(model, step) → a scalar that is added to the loss."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a validation."""
+
+    step: int
+    steps: int
+    tokens: int
+    seconds: float
+    train_loss: float
+    measured: dict[str, float]
+
+    def __str__(self) -> str:
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in self.measured.items())
+        return f"step {self.step}/{self.steps}  {self.seconds:.0f} s  train {self.train_loss:.4f}  {numbers}"
+
+
+ProgressFn = Callable[[Progress], bool | None]
+"""Called after every validation; returning False stops the run, which can be resumed."""
+
+
+@dataclass
+class _Run:
+    """What one call of `fit` carries from step to step."""
+
+    model: Transformer
+    task: Task
+    config: TrainingConfig
+    out: Path
+    penalties: Sequence[Penalty]
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    recent: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.optimizers = optimizers_for(self.model, self.config)
+        self.started = time.perf_counter()
+        uses_bf16 = _has_amx() if self.config.bf16 is None else self.config.bf16
+        self.autocast = (
+            torch.autocast("cpu", torch.bfloat16) if uses_bf16 else contextlib.nullcontext()
+        )
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, those before a resumption included."""
+        return self.seconds + time.perf_counter() - self.started
+
+    def resume(self) -> None:
+        """Take up a saved state, if there is one.
+
+        Raises:
+            CheckpointError: a broken state, or one of a run with other settings.
+        """
+        path = self.out / STATE_FILE
+        if not path.is_file():
+            return
+        counters = read_counters(path)
+        if counters.get("settings") != self._settings():
+            raise CheckpointError(
+                f"{path} belongs to a run with other settings: give another folder, or resume=False"
+            )
+        restore_state(path, self.model, self.optimizers)
+        self.step, self.tokens = int(counters["step"]), int(counters["tokens"])
+        self.seconds = float(counters["seconds"])
+
+    def save(self) -> None:
+        """Write the state from which the run can go on."""
+        counters = {"step": self.step, "tokens": self.tokens, "seconds": self.elapsed}
+        counters["settings"] = self._settings()
+        save_state(self.out / STATE_FILE, self.model, self.optimizers, counters)
+
+    def _settings(self) -> str:
+        return f"{self.config.fingerprint()} {self.model.cfg.to_json()}"
+
+    def advance(self) -> None:
+        """One optimiser step."""
+        rate = self.config.rate(self.step)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * rate
+        batch = self.task.batch(self.config.seed, self.step)
+        loss = self._loss(batch)
+        for penalty in self.penalties:
+            loss = loss + penalty(self.model, self.step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        self.recent.append(float(loss.detach()))
+        self.step += 1
+        self.tokens += batch.tokens.numel()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        with torch.random.fork_rng(devices=[], enabled=self.model.cfg.dropout > 0):
+            if self.model.cfg.dropout > 0:
+                torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+            with self.autocast:
+                logits = self.model(batch.tokens)
+        logits = logits.double() if self.config.double_loss else logits.float()
+        return mean_loss(logits, batch.targets)
+
+    def validate(self) -> Progress:
+        """Measure the model and append a line to the metrics."""
+        self.model.eval()
+        measured = self.task.measure(self.model)
+        self.model.train()
+        train_loss = sum(self.recent) / max(1, len(self.recent))
+        self.recent.clear()
+        progress = Progress(
+            self.step, self.config.steps, self.tokens, self.elapsed, train_loss, measured
+        )
+        line = {"step": self.step, "tokens": self.tokens, "seconds": round(self.elapsed, 3)}
+        line |= {"train_loss": train_loss} | measured
+        with (self.out / METRICS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        return progress
+
+    def keep_weights(self) -> None:
+        """Keep this step's weights if the config asks for them."""
+        if self.step in self.config.keep:
+            path = self.out / "checkpoints" / f"step-{self.step:06d}.safetensors"
+            save_weights(self.model, path, dtype=torch.float16)
+
+
+def fit(
+    model: Transformer,
+    task: Task,
+    config: TrainingConfig,
+    out: Path,
+    *,
+    penalties: Sequence[Penalty] = (),
+    progress: ProgressFn | None = None,
+) -> bool:
+    """Train a model into a folder; False if it was stopped early and can be resumed by the same call.
+
+    Raises:
+        CheckpointError: the folder holds the state of a run with other settings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
+    run = _Run(model.train(), task, config, out, penalties)
+    run.resume()
+    _cut_metrics(out / METRICS_FILE, run.step)
+    if run.step == 0:
+        run.keep_weights()
+    while run.step < config.steps:
+        run.advance()
+        run.keep_weights()
+        is_last = run.step == config.steps
+        goes_on = config.seconds is None or run.elapsed < config.seconds
+        if is_last or run.step % config.validate_every == 0:
+            seen = run.validate()
+            goes_on = (progress is None or progress(seen) is not False) and goes_on
+        if not is_last and (run.step % config.save_every == 0 or not goes_on):
+            run.save()
+        if not is_last and not goes_on:
+            return False
+    save_checkpoint(model.eval(), out)
+    (out / STATE_FILE).unlink(missing_ok=True)
+    return True
+
+
+def read_metrics(out: Path) -> list[dict[str, int | float]]:
+    """The validations of a run so far; a line that a kill cut short is left out."""
+    path = out / METRICS_FILE
+    if not path.is_file():
+        return []
+    read: list[dict[str, int | float]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            read.append(json.loads(line))
+    return read
+
+
+def _cut_metrics(path: Path, step: int) -> None:
+    """Drop the lines of steps that will be taken again."""
+    kept = [json.dumps(line) + "\n" for line in read_metrics(path.parent) if line["step"] <= step]
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def keep_freed_memory() -> None:
+    """Have glibc reuse large blocks: without this every activation is mapped and zeroed anew each step."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def _has_amx() -> bool:
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
