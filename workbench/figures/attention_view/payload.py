@@ -40,12 +40,13 @@ MAX_CELLS = 1 << 28
 
 
 def view_meta(
-    maps: AttentionMaps, badges: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+    maps: AttentionMaps, badges: Mapping[Any, Sequence[Any]] | None = None
 ) -> dict[str, Any]:
     """The JSON description that the viewer asks for first.
 
     Args:
-        badges: per head label such as "1.3", records with `label`, `value` and, if known, `chance`.
+        badges: per head (`Head` or a label such as "1.3"), `heads.badges` of its scores, or records
+            with `label` or `behaviour`, `value` and, if known, `chance`.
 
     Raises:
         ConfigError: a layer whose shape is not that of the tokens.
@@ -247,19 +248,25 @@ def _pack(
 
 
 def _badges(
-    badges: Mapping[str, Sequence[Mapping[str, Any]]], heads: list[int]
+    badges: Mapping[Any, Sequence[Any]], heads: list[int]
 ) -> dict[str, list[dict[str, Any]]]:
+    found = {str(head): [_record(badge) for badge in given] for head, given in badges.items()}
     known = {f"{layer}.{head}" for layer, n_heads in enumerate(heads) for head in range(n_heads)}
-    unknown = sorted(set(badges) - known)
+    unknown = sorted(set(found) - known)
     if unknown:
         raise SiteError(
             f"badges for heads that are not drawn: {', '.join(unknown[:5])}; "
             f"this model has {heads} heads per layer, labelled 'layer.head'"
         )
-    fields = ("label", "behaviour", "value", "chance")
-    return {
-        label: [{name: badge[name] for name in fields if name in badge} for badge in records]
-        for label, records in badges.items()
+    return found
+
+
+def _record(badge: Any) -> dict[str, Any]:
+    given = dict(badge) if isinstance(badge, Mapping) else badge._asdict()
+    label = str(given.get("label") or given["behaviour"])
+    numbers = {name: given[name] for name in ("value", "chance") if given.get(name) is not None}
+    return {"label": label, "behaviour": str(given.get("behaviour", label))} | {
+        name: float(number) for name, number in numbers.items() if np.isfinite(number)
     }
 
 

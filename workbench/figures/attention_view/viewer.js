@@ -216,6 +216,11 @@
       this.lines = new Map();
     }
 
+    /** Whether another source would give the same numbers, so that what is here can stay. */
+    serves(source, count) {
+      return source.layer === this.source.layer && source.cross === this.source.cross && count === this.layers.length;
+    }
+
     layer(index) {
       const layer = this.layers[index];
       return layer && layer.status === "ready" ? layer.data : null;
@@ -356,7 +361,7 @@
 
     /** Thumbnails as large as the room allows. */
     layout(width) {
-      const side = clamp(Math.floor((width - 56) / this.columns) - 12, 34, 112);
+      const side = clamp(Math.floor((width - 44) / this.columns) - 8, 34, 112);
       if (side !== this.side) {
         this.side = side;
         this.element.style.setProperty("--wba-side", `${side}px`);
@@ -370,7 +375,7 @@
     }
 
     wanted(room) {
-      return Math.min(room, 56 + this.columns * 124);
+      return Math.min(room, 56 + this.columns * 120);
     }
 
     seen(entries) {
@@ -648,7 +653,7 @@
       context.textBaseline = "middle";
       const plate = (colour, x, width) => {
         context.fillStyle = view.css("--wba-paper");
-        context.fillRect(x, -8, width, 16);
+        context.fillRect(x, -7, width, 14);
         context.fillStyle = view.css(colour);
       };
       if (query < view.meta.query_tokens.length) {
@@ -877,7 +882,6 @@
 
     async load() {
       const generation = ++this.generation;
-      if (this.store) this.store.closed = true;
       if (!this.meta) this.root.replaceChildren(make("div", "wba-wait", "Loading attention …"));
       this.root.setAttribute("aria-busy", "true");
       try {
@@ -888,6 +892,8 @@
       } catch (error) {
         if (generation !== this.generation) return;
         this.meta = null;
+        if (this.store) this.store.closed = true;
+        this.store = null;
         const retry = make("button", "wba-retry", "Retry");
         retry.type = "button";
         retry.addEventListener("click", () => this.load());
@@ -901,7 +907,11 @@
 
     build() {
       const { meta } = this;
-      this.store = new Store(this.source, meta.layers.length, (layer) => this.arrived(layer));
+      const focused = this.focusedPart();
+      if (!this.store || !this.store.serves(this.source, meta.layers.length)) {
+        if (this.store) this.store.closed = true;
+        this.store = new Store(this.source, meta.layers.length, (layer) => this.arrived(layer));
+      }
       if (this.grid && this.grid.observer) this.grid.observer.disconnect();
       this.strip = new TokenStrip(this);
       this.grid = new HeadGrid(this);
@@ -915,8 +925,20 @@
       this.recolour();
       this.strip.build();
       this.grid.build();
+      this.grid.side = 0;
       this.layout();
       this.show();
+      const again = focused && this.root.querySelector(focused);
+      if (again) again.focus({ preventScroll: true });
+    }
+
+    /** A selector of the head or token that holds the keyboard focus, to give it back after a rebuild. */
+    focusedPart() {
+      const active = this.root.contains(document.activeElement) ? document.activeElement : null;
+      if (!active) return null;
+      const { layer, head, pos } = active.dataset;
+      if (active.classList.contains("wba-head")) return `.wba-head[data-layer="${layer}"][data-head="${head}"]`;
+      return active.classList.contains("wba-chip") ? `.wba-chip[data-pos="${pos}"]` : null;
     }
 
     bar() {
@@ -961,7 +983,7 @@
       this.dpr = globalThis.devicePixelRatio || 1;
       const stacked = width < 720;
       const top = this.root.getBoundingClientRect().top + globalThis.scrollY;
-      const chrome = this.body.offsetTop - this.root.offsetTop;
+      const chrome = this.body.offsetTop;
       const free = globalThis.innerHeight - top - chrome - 16;
       const height = this.options.height ? this.options.height - chrome : free > 360 ? Math.min(free, 760) : 520;
       const left = stacked ? width : this.grid.wanted(Math.floor(width * 0.47));
