@@ -1,0 +1,130 @@
+"""The command as a person uses it: its words, what it prints, its exit codes."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from app.cli import main
+from workbench.errors import UnknownModelError
+from workbench.models.checkpoints import save_checkpoint
+from workbench.results import read_table
+
+COMMAND = [str(Path(sys.executable).parent / "workbench")]
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def workbench(monkeypatch, capsys, tmp_path):
+    """Runs the command in this process: a process of its own would load torch anew each time."""
+
+    def run(*words: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["workbench", *map(str, words)])
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Done(int(stop.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    return save_checkpoint(model, tmp_path_factory.mktemp("models") / "letters")
+
+
+def test_help_needs_no_torch_and_answers_at_once():
+    best = min(_seconds("--help") for _ in range(5))
+    assert best < 0.3
+
+
+def _seconds(*words: str) -> float:
+    start = time.perf_counter()
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "attention" in done.stdout
+    return time.perf_counter() - start
+
+
+def test_models_lists_the_bundled_ones(workbench):
+    done = workbench("models")
+    assert done.returncode == 0
+    assert "attn-2l" in done.stdout
+
+
+def test_info_shows_the_shape(workbench, folder):
+    done = workbench("info", folder)
+    assert done.returncode == 0
+    assert "LN, pre" in done.stdout and "causal" in done.stdout
+
+
+def test_attention_shows_the_next_token_and_the_heads(workbench, folder):
+    done = workbench("attention", folder, "abcab", "--rows", "3")
+    assert done.returncode == 0, done.stderr
+    assert "next token" in done.stdout
+    assert len(done.stdout.split("from the last token")[1].strip().splitlines()) == 1 + 3
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".json"])
+def test_attention_writes_a_table_with_its_provenance(workbench, folder, tmp_path, suffix):
+    out = tmp_path / f"new/patterns{suffix}"
+    done = workbench("attention", folder, "abcab", "--out", out)
+    assert done.returncode == 0, done.stderr
+    table, made_by = read_table(out)
+    assert len(table) == 2 * 4 * 21
+    assert made_by["prompt"] == "abcab"
+
+
+def test_attention_writes_one_offline_page(workbench, folder, tmp_path):
+    out = tmp_path / "patterns.html"
+    assert workbench("attention", folder, "abcab", "--out", out).returncode == 0
+    page = out.read_text(encoding="utf-8")
+    assert "<canvas" in page or "WorkbenchAttention" in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("info", "nonsense"), "no model 'nonsense'"),
+        (("info", "../../etc"), "no model"),
+        (("attention", "FOLDER", ""), "empty"),
+        (("attention", "FOLDER", "abZ"), "no token for 'Z'"),
+        (("attention", "FOLDER", "a" * 100), "at most 32"),
+        (("attention", "FOLDER", "abc", "--out", "x.pkl"), ".html, .json, .parquet"),
+        (("attention", "FOLDER", "abc", "--step", "5"), "no checkpoint of step 5"),
+        (("attention", "FOLDER", "abc", "--rows", "0"), "--rows"),
+        (("train", "nonsense"), "nonsense"),
+        (("dashboard", "--port", "99999"), "--port"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_exit_code_two(workbench, folder, words, message):
+    done = workbench(*(folder if word == "FOLDER" else word for word in words))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if "rror" in line]) == 1
+
+
+def test_debug_shows_the_trace(monkeypatch):
+    for words in (["--debug", "info", "nonsense"], ["info", "nonsense", "--debug"]):
+        monkeypatch.setattr(sys, "argv", ["workbench", *words])
+        with pytest.raises(UnknownModelError):
+            main()
+
+
+def test_a_process_of_its_own_fails_the_same_way():
+    done = subprocess.run(
+        [*COMMAND, "info", "nonsense"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no model 'nonsense'")
