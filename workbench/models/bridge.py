@@ -4,14 +4,19 @@ The bridge's hook names are TransformerLens' own, but on some architectures they
 `workbench.sites` says. Here each site is led to the hook that does, or refused with the reason.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge.generalized_components.normalization import (
+    NATIVE_PATH_EDIT_FALLBACK_WARNING,
+)
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
 from workbench.errors import SiteError
@@ -23,6 +28,9 @@ from workbench.models.protocol import Certificate, HookFn
 from workbench.models.tokenizer import Tokenizer
 from workbench.models.tokens import prompt_tokens
 from workbench.sites import KINDS, Site, expand
+
+# An edit of a norm's sites is told by a warning that the norm is then computed from it: that is the purpose.
+warnings.filterwarnings("ignore", message=NATIVE_PATH_EDIT_FALLBACK_WARNING[:60])
 
 # BERT's blocks normalise the sum (post-norm), where TransformerLens' aliases point one step too far.
 _POST_NORM_HOOKS = {
@@ -152,12 +160,18 @@ class BridgeModel:
     ) -> Float[Tensor, "batch pos d_vocab_out"]:
         """Logits; `attention_mask` is 0 at padding, which stands on the right."""
         tokens = self.to_tokens(tokens) if isinstance(tokens, str) else tokens
+        given: dict[str, Any] = {"attention_mask": attention_mask}
+        if self.cfg.positions == "learned":
+            # Otherwise transformers embeds the positions once for the whole batch: [1 pos d_model].
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+            given["position_ids"] = positions.expand(len(tokens), -1)
         if not self.cfg.has_unembed:
             # The head of such a folder is random, and would cost more than the rest.
-            hidden = self._hf.base_model(tokens, attention_mask=attention_mask).last_hidden_state
+            hidden = self._hf.base_model(tokens, **given).last_hidden_state
             return hidden.new_zeros(*tokens.shape, 0)
-        cache = {"use_cache": False} if self.cfg.causal else {}
-        return self._hf(tokens, attention_mask=attention_mask, **cache).logits
+        if self.cfg.causal:
+            given["use_cache"] = False
+        return self._hf(tokens, **given).logits
 
     @contextmanager
     def hooks(self, fwd_hooks: Sequence[tuple[str, HookFn]]) -> Iterator["BridgeModel"]:
@@ -172,7 +186,7 @@ class BridgeModel:
         with ExitStack() as attached:
             for name, fn in fwd_hooks:
                 point = self.hook_dict[name]
-                handle = point.add_hook(fn)
+                handle = point.add_hook(fn if point.hook_conversion is None else _on_path(fn))
                 attached.callback(_detach, point, handle)
             yield self
 
@@ -209,6 +223,16 @@ class BridgeModel:
 
         logits = self.run_with_hooks(tokens, [(name, keep(name)) for name in names], attention_mask)
         return logits, ActivationCache(store, self)
+
+
+def _on_path(fn: HookFn) -> HookFn:
+    """Of a hook that sees a reshaped view: let the run go on with that view, so that gradients reach it."""
+
+    def wrapped(activation: Tensor, hook: HookPoint) -> Tensor | None:
+        edited = fn(activation, hook=hook)
+        return activation if edited is None and activation.requires_grad else edited
+
+    return wrapped
 
 
 def _detach(point: HookPoint, handle: Any) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 
@@ -21,7 +20,7 @@ class Target:
     progress: Progress
 
     @classmethod
-    def named(cls, device: str, dtype: str, progress: Progress | None) -> Self:
+    def named(cls, device: str, dtype: str, progress: Progress | None) -> "Target":
         """From a user's words.
 
         Raises:
