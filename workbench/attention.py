@@ -84,7 +84,7 @@ class AttentionMaps:
             if layer is None:
                 continue
             head, query, key = np.indices(layer.shape)
-            exists = query >= key if self.causal else np.ones(layer.shape, dtype=bool)
+            exists = (query >= key) | (not self.causal)
             columns = {"head": head, "query": query, "key": key, "value": layer}
             part = pd.DataFrame({name: column[exists] for name, column in columns.items()})
             parts.append(part.assign(layer=index))
@@ -105,7 +105,7 @@ def pattern_maps(run: Run, row: int = 0) -> AttentionMaps:
 def value_weighted_maps(run: Run, row: int = 0) -> AttentionMaps:
     """Attention times the length of the value it moves; needs the sites `pattern` and `v`."""
     patterns, values = _site_layers(run, row, "pattern"), _site_layers(run, row, "v")
-    weighted = []
+    weighted: list[np.ndarray | None] = []
     for pattern, v in zip(patterns, values, strict=True):
         if pattern is None or v is None:
             weighted.append(None)

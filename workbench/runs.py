@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -122,7 +122,8 @@ def run(
         raise BudgetError(f"no storage type {dtype!r}: there are {', '.join(DTYPES)}")
     tokens, lengths = to_batch(model, prompt)
     chosen = available(model, sites)
-    check_budget(estimate(model, *tokens.shape, chosen, dtype), budget)
+    n_prompts, n_pos = tokens.shape
+    check_budget(estimate(model, n_prompts, n_pos, chosen, dtype), budget)
     stored: dict[Site, Tensor] = {}
     causal = bool(model.cfg.causal)
 
@@ -193,18 +194,17 @@ def to_batch(model: Model, prompt: Prompt) -> tuple[Int[Tensor, "batch pos"], tu
     Raises:
         PromptError: as `run`.
     """
-    if isinstance(prompt, str):
-        prompt = [prompt]
     device = model.W_E.device
-    if isinstance(prompt, Tensor) or not any(isinstance(item, str) for item in prompt):
-        ids = checked_tokens(prompt, model.cfg.d_vocab, model.cfg.n_ctx).to(device)
+    texts: list[Any] = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not any(isinstance(text, str) for text in texts):
+        ids = checked_tokens(cast(Any, prompt), model.cfg.d_vocab, model.cfg.n_ctx).to(device)
         return ids, (ids.shape[1],) * len(ids)
     rows = []
-    for index, text in enumerate(prompt):
+    for index, text in enumerate(texts):
         try:
             rows.append(model.to_tokens(text)[0])
         except PromptError as error:
-            place = f"prompt {index + 1} of {len(prompt)}: " if len(prompt) > 1 else ""
+            place = f"prompt {index + 1} of {len(texts)}: " if len(texts) > 1 else ""
             raise PromptError(f"{place}{error}") from error
     lengths = tuple(len(row) for row in rows)
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device), lengths

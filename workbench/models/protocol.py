@@ -81,12 +81,35 @@ class Model(Protocol):
     would otherwise change your logits.
     """
 
-    name: str
-    cfg: Any
-    tokenizer: Tokenizer | None
-    certificate: Certificate | None
-    lock: AbstractContextManager[Any]
-    blocks: Any
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        ...
+
+    @property
+    def cfg(self) -> Any:
+        """Its shape: at least a `Config`."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None for models of bare numbers."""
+        ...
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """How far it is from its source; None where it is its own source."""
+        ...
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held by every run."""
+        ...
+
+    @property
+    def blocks(self) -> Any:
+        """Layers with their weights: `blocks[layer].attn.W_Q`."""
+        ...
 
     @property
     def hook_dict(self) -> dict[str, Any]:

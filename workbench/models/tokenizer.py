@@ -59,8 +59,11 @@ class Tokenizer:
         """Every token id that stands for text: no special and no unknown token."""
         added = self.backend.get_added_tokens_decoder()
         special = {id for id, token in added.items() if token.special}
-        special.update(*self.special_around(), {self._unknown_id()})
-        return sorted(set(self.backend.get_vocab().values()) - special)
+        special.update(*self.special_around())
+        unknown = self._unknown_id()
+        return [
+            id for id in sorted(self.backend.get_vocab().values()) if id not in special | {unknown}
+        ]
 
     def _unknown_id(self) -> int | None:
         unknown = getattr(self.backend.model, "unk_token", None)

@@ -34,6 +34,8 @@ class Block(nn.Module):
 
     # TransformerLens' lens tools read this flag before they trust a block's output.
     hook_out_is_single_residual_stream = True
+    attn: Attention | None
+    mlp: MLP | None
 
     def __init__(self, config: TransformerConfig, shape: BlockShape) -> None:
         super().__init__()
@@ -41,8 +43,8 @@ class Block(nn.Module):
         self.has_attn, self.has_mlp = bool(shape.head_sizes), shape.has_mlp
         self.hook_resid_pre, self.hook_resid_post = HookPoint(), HookPoint()
         self.dropout = nn.Dropout(config.dropout)
-        self.attn = Attention(config, shape.head_sizes) if self.has_attn else None
-        self.mlp = MLP(config) if self.has_mlp else None
+        self.attn = Attention(config, shape.head_sizes) if shape.head_sizes else None
+        self.mlp = MLP(config) if shape.has_mlp else None
         if self.has_attn:
             self.ln1, self.hook_attn_out = Norm(config, config.norm), HookPoint()
         if self.has_mlp:
@@ -56,12 +58,12 @@ class Block(nn.Module):
         """The stream after this block; `positions` go to query and key inputs only."""
         pre, is_post = self.hook_resid_pre(stream), self.config.norm_position == "post"
         stream = pre
-        if self.has_attn:
+        if self.attn is not None:
             x = pre if is_post else self.ln1(pre)
             qk_input = x if positions is None else x + positions
             stream = pre + self.hook_attn_out(self.dropout(self.attn(qk_input, x, may_attend)))
             stream = self.ln1(stream) if is_post else stream
-        if self.has_mlp:
+        if self.mlp is not None:
             if self.has_attn and not self.config.parallel:
                 stream = self.hook_resid_mid(stream)
             read = pre if self.config.parallel else stream
@@ -112,6 +114,9 @@ class Transformer(HookedRootModule):
         tokenizer: what turns text into tokens; None for models of bare numbers.
         seed: draws the initial weights, without touching torch's global generator.
     """
+
+    name: str
+    blocks: Any  # an nn.ModuleList of Block, which mypy would take for bare modules
 
     def __init__(
         self,
@@ -221,7 +226,7 @@ class Transformer(HookedRootModule):
         return self.unembed(self.ln_final(stream))
 
     @contextmanager
-    def hooks(
+    def hooks(  # type: ignore[override]  # adds errors by name, drops nothing
         self,
         fwd_hooks: Sequence[tuple[Any, HookFn]] = (),
         bwd_hooks: Sequence[tuple[Any, HookFn]] = (),
