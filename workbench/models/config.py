@@ -9,7 +9,7 @@ most one attention followed by at most one MLP, so each sublayer has Transformer
 import json
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args, no_type_check
 
 from workbench.errors import ConfigError
 
@@ -36,6 +36,8 @@ class BlockShape(NamedTuple):
     has_mlp: bool
 
 
+# Values are checked by the class itself, which says what each may be; a type checker would come before it.
+@no_type_check
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
     """Shape and kind of one transformer.

@@ -46,10 +46,14 @@ def load_gpt_file(path: Path, target: Target) -> Transformer:
         if sidecar.is_file():
             facts = {**read_json(sidecar), **facts}
             break
-    if "n_head" not in facts:
+    if not isinstance(facts.get("n_head"), int):
         raise CheckpointError(
             f"{path.name} does not say how many heads its layers have, and its weights cannot: write "
             f'{{"n_head": 6}} (with its true number) into {path.with_suffix(".json").name} beside it'
+        )
+    if facts.get("activation") not in (None, "gelu", "gelu_new"):
+        raise CheckpointError(
+            f'{path.name}: "activation" must be "gelu" or "gelu_new", not {facts["activation"]!r:.40}'
         )
     has_tokenizer = (path.parent / "tokenizer.json").is_file()
     tokenizer = Tokenizer.from_file(path.parent / "tokenizer.json") if has_tokenizer else None

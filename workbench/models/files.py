@@ -51,3 +51,10 @@ def checkpoint_steps(folder: str | Path) -> list[int]:
     """The training steps whose weights a folder keeps, in order."""
     found = (re.fullmatch(r"step-(\d{6})", p.stem) for p in Path(folder).glob("checkpoints/step-*"))
     return sorted(int(match[1]) for match in found if match)
+
+
+def first_line(error: Exception) -> str:
+    """An error of another library, short enough to be quoted in ours."""
+    return (
+        f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:300]}"
+    )

@@ -16,7 +16,8 @@ import torch
 
 from workbench.errors import CheckpointError, UnsupportedError
 from workbench.models.families import FAMILIES
-from workbench.models.huggingface import MAX_PARAMS, first_line, load_folder, quiet
+from workbench.models.files import first_line
+from workbench.models.huggingface import MAX_PARAMS, load_folder, quiet
 from workbench.models.protocol import Model
 from workbench.models.target import Target
 

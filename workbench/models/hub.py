@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from workbench.errors import UnknownModelError
-from workbench.models.huggingface import first_line, load_folder
+from workbench.models.files import first_line
 from workbench.models.protocol import Model
 from workbench.models.target import Target
 
@@ -25,7 +25,11 @@ def load_from_hub(model_id: str, target: Target) -> Model:
             f"no model {model_id[:60]!r} on the hub: ids are written 'owner/name'"
         )
     target.progress(f"asking huggingface.co for {model_id}")
-    return load_folder(_fetched(model_id), target, name=model_id)
+    folder = _fetched(model_id)
+    # The import takes seconds: an unreachable hub should not cost them.
+    from workbench.models.huggingface import load_folder
+
+    return load_folder(folder, target, name=model_id)
 
 
 def _fetched(model_id: str) -> Path:

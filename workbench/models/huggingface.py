@@ -19,7 +19,7 @@ from workbench.errors import CheckpointError, UnsupportedError
 from workbench.models.bridge import BridgeModel
 from workbench.models.certify import certificate, probe_tokens
 from workbench.models.families import BridgeConfig, Family, bridge_config, family_of
-from workbench.models.files import MAX_CONFIG_BYTES, read_json
+from workbench.models.files import MAX_CONFIG_BYTES, first_line, read_json
 from workbench.models.target import Target
 from workbench.models.tokenizer import Tokenizer
 
@@ -223,10 +223,3 @@ def _read(folder: Path, hf_config: Any, dtype: torch.dtype, has_unembed: bool) -
         if not math.isfinite(float(weight.detach().sum())):
             raise CheckpointError(f"{folder}: {key} holds values that are not finite")
     return model.eval()
-
-
-def first_line(error: Exception) -> str:
-    """An error of another library, short enough to be quoted in ours."""
-    return (
-        f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:300]}"
-    )
