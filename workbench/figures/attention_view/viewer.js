@@ -23,18 +23,19 @@
     light: ["#7f3b08", "#b35806", "#e08214", "#fdb863", "#fee0b6", "#ffffff", "#d1e5f0", "#92c5de", "#4393c3", "#2166ac", "#053061"],
     dark: ["#ffe3bf", "#fdb863", "#e08214", "#a85a0c", "#553213", "#171a21", "#18344f", "#1f5f94", "#3f93cc", "#86c1e6", "#d9efff"],
   };
+  const COLOURS = 255;
   const MISSING = 255;
 
   function channels(hex) {
     return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
   }
 
-  /** 256 colours between the anchors, as 0xAABBGGRR words. */
+  /** Colours between the anchors, as 0xAABBGGRR words: an odd number, so that zero has one of its own. */
   function ramp(anchors) {
     const stops = anchors.map(channels);
-    const words = new Uint32Array(256);
-    for (let i = 0; i < 256; i++) {
-      const at = (i / 255) * (stops.length - 1);
+    const words = new Uint32Array(COLOURS);
+    for (let i = 0; i < COLOURS; i++) {
+      const at = (i / (COLOURS - 1)) * (stops.length - 1);
       const low = Math.min(Math.floor(at), stops.length - 2);
       const [r, g, b] = stops[low].map((c, j) => Math.round(c + (stops[low + 1][j] - c) * (at - low)));
       words[i] = ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
@@ -42,11 +43,11 @@
     return words;
   }
 
-  /** Place of a value on the ramp: 0…255, or for signed maps zero in the middle. */
+  /** Place of a value on the ramp; for signed maps zero lies in the middle. */
   function shade(value, limit, colour) {
     let size = Math.min(Math.abs(value) / limit, 1);
     if (colour.root) size = Math.sqrt(size);
-    return Math.round(colour.signed ? 127.5 + Math.sign(value) * size * 127.5 : size * 255);
+    return Math.round((colour.signed ? (1 + Math.sign(value) * size) / 2 : size) * (COLOURS - 1));
   }
 
   // ---------------------------------------------------------------- payload
@@ -502,6 +503,8 @@
       };
       for (const canvas of [this.base, this.over]) this.view.resize(canvas, this.box.outerWidth, this.box.outerHeight);
       this.stage.style.height = `${this.box.outerHeight}px`;
+      // Where the cells lie, for whoever points at them from outside.
+      Object.assign(this.over.dataset, { left: this.box.left, top: this.box.top, cell: this.box.cell });
     }
 
     font(weight = "") {
@@ -537,7 +540,7 @@
       const { layer, head } = view.shown;
       const { status, error } = view.store.layers[layer] || {};
       const badges = view.badges(layer, head);
-      const parts = [make("strong", "", `head ${layer}.${head}`), ...badges.map((b) => make("span", "wba-title-badge", badgeText(b)))];
+      const parts = [make("strong", "", `head ${layer}.${head}`), ...badges.map((b) => make("span", "wba-title-badge", `· ${badgeText(b)}`))];
       if (view.locked) parts.push(make("span", "wba-lock", "locked · Esc releases"));
       this.title.replaceChildren(...parts);
       this.note.textContent = { error: `Layer ${layer} did not load: ${short(error || "", 160)}`, ready: "" }[status] ?? `Loading layer ${layer} …`;
@@ -595,7 +598,7 @@
       const limit = view.limit(view.shown), x = box.left + box.width + 18, height = Math.max(60, Math.min(box.height, 280)), wide = 12;
       const { colour, words } = view;
       for (let y = 0; y < height; y++) {
-        const word = words[Math.round(255 * (1 - y / (height - 1)))];
+        const word = words[Math.round((COLOURS - 1) * (1 - y / (height - 1)))];
         context.fillStyle = `rgb(${word & 255},${(word >> 8) & 255},${(word >> 16) & 255})`;
         context.fillRect(x, box.top + y, wide, 1.5);
       }
@@ -607,7 +610,7 @@
       context.textBaseline = "middle";
       let last = Infinity;
       for (const value of ticks(limit, colour)) {
-        const y = box.top + height * (1 - shade(value, limit, colour) / 255);
+        const y = box.top + height * (1 - shade(value, limit, colour) / (COLOURS - 1));
         if (Math.abs(y - last) < 14) continue;
         last = y;
         context.fillRect(x + wide, Math.round(y), 4, 1);
@@ -1027,11 +1030,13 @@
         this.options.state = { ...this.options.state, ...state };
         return;
       }
+      this.emitSoon.cancel(); // the caller knows better than the preview before
       this.adopt({ ...this.getState(), ...state });
       this.show();
     }
 
     emit() {
+      this.emitSoon.cancel();
       if (this.options.onState) this.options.onState(this.getState());
     }
 
