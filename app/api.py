@@ -32,6 +32,15 @@ def register(server: Flask, session: Session) -> None:
             view_func=_by_key(session, answer),
         )
 
+    @server.get("/api/training/<name>")
+    def training(name: str) -> Any:
+        try:
+            steps = session.info(name).steps
+        except WorkbenchError as error:
+            return _failure(str(error), 404)
+        curve = session.curve(name) if steps else {}
+        return _json({"state": "working"} if curve is None else {"state": "done", "curve": curve})
+
     @server.get("/viewer/<name>")
     def viewer_file(name: str) -> Any:
         if name not in VIEWER_FILES:
@@ -63,7 +72,7 @@ def _by_key(session: Session, answer: Callable[..., Response]) -> Callable[..., 
 
 
 def _meta(session: Session, shown: Shown) -> Response:
-    return _json(payload.view_meta(shown.maps, None))
+    return _json(payload.view_meta(shown.maps, session.known_badges(shown.view)))
 
 
 def _badges(session: Session, shown: Shown) -> Response:
@@ -117,7 +126,8 @@ def _compressed(content: bytes, mimetype: str) -> Response:
     response.headers["Vary"] = "Accept-Encoding"
     response.headers["Cache-Control"] = "private, no-cache"
     response.add_etag()
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 def _failure(message: str, code: int) -> tuple[Response, int]:

@@ -5,12 +5,12 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import html
 
-GRAPH_CONFIG = {
-    "showSendToCloud": False,
-    "displaylogo": False,
-    "displayModeBar": False,
-    "responsive": True,
-}
+_HIDDEN: dict[str, Any] = {"aria-hidden": "true"}
+
+
+def aria(label: str) -> dict[str, Any]:
+    """The name that screen readers say, as arguments of a component."""
+    return {"aria-label": label}
 
 
 def alert(message: str) -> html.Div:
@@ -25,7 +25,7 @@ def notes(messages: list[str]) -> list[html.Div]:
 
 def field(label: str, control: Any, hint: Any = None, **options: Any) -> html.Div:
     """A labelled control with a line of explanation under it."""
-    parts = [html.Div(label, className="field-label"), control]
+    parts = [html.Div(label, className="field-label"), html.Div(control)]
     if hint is not None:
         parts.append(html.Div(hint, className="hint"))
     return html.Div(parts, className="field", **options)
@@ -34,26 +34,10 @@ def field(label: str, control: Any, hint: Any = None, **options: Any) -> html.Di
 def icon_button(name: str, label: str, **options: Any) -> dmc.ActionIcon:
     """A button that shows one of the icons of `assets/workbench.css`."""
     return dmc.ActionIcon(
-        html.Span(className=f"icon icon-{name}", **{"aria-hidden": "true"}),
+        html.Span(className=f"icon icon-{name}", **_HIDDEN),
         variant="subtle",
         color="gray",
         size="lg",
         attributes={"root": {"aria-label": label, "title": label}},
         **options,
     )
-
-
-def token_chips(tokens: tuple[str, ...], most: int = 400) -> list[html.Span]:
-    """The tokens as the model reads them, spaces and line breaks made visible."""
-    chips = [
-        html.Span(visible(token), className="chip", title=f"{index}: {token!r}")
-        for index, token in enumerate(tokens[:most])
-    ]
-    if len(tokens) > most:
-        chips.append(html.Span(f"and {len(tokens) - most} more", className="chip more"))
-    return chips
-
-
-def visible(token: str) -> str:
-    """A token with its blanks drawn: `·the`, `↵`, `→`."""
-    return token.replace(" ", "·").replace("\n", "↵").replace("\t", "⇥") or "∅"

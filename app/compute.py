@@ -9,7 +9,7 @@ from workbench import attention
 from workbench.attention import AttentionMaps
 from workbench.errors import BudgetError, PromptError
 from workbench.models.protocol import Model
-from workbench.runs import Run, run
+from workbench.runs import Run, run, to_batch
 
 ModelAt = Callable[[int | None], Model]
 SITES = {"value-weighted": ("pattern", "v"), "scores": ("scores",)}
@@ -28,9 +28,11 @@ def view_maps(view: View, model_at: ModelAt, budget: int, report: Report) -> Att
         BudgetError: more positions than the budget holds; says how many fit.
     """
     view.check()
-    report(f"Loading {view.model}")
     model = model_at(view.step)
     prompt = view.prompts if view.kind == "mean" else view.prompt
+    if view.kind == "mean":
+        # Reads every line before any is run, and names a bad one by its number.
+        to_batch(model, prompt)
     _check_size(model, prompt, budget)
 
     def at(other: Model, text: str | list[str]) -> Run:

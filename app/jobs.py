@@ -4,11 +4,12 @@ Threads, never processes: torch, once used, does not survive a fork.
 """
 
 import logging
+import queue
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,10 +42,13 @@ class Jobs:
     """
 
     def __init__(self, name: str, *, workers: int = 2, waiting: int = 16) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+        self._queue: queue.Queue[tuple[Job, Callable[[Report], Any]] | None] = queue.Queue()
+        # Daemons, so that Ctrl-C does not wait for a model that is being converted.
+        for index in range(workers):
+            threading.Thread(target=self._work, name=f"{name}_{index}", daemon=True).start()
         self._jobs: OrderedDict[Hashable, Job] = OrderedDict()
         self._lock = threading.Lock()
-        self._most = workers + waiting
+        self._workers, self._most = workers, workers + waiting
 
     def start(self, key: Hashable, work: Callable[[Report], Any]) -> Job:
         """The job of this key: the one under way, or a new one.
@@ -64,7 +68,7 @@ class Jobs:
             self._jobs[key] = job
             for old in [k for k, job in self._jobs.items() if job.future.done()][: -self._most]:
                 del self._jobs[old]
-        self._pool.submit(self._run, job, work)
+        self._queue.put((job, work))
         return job
 
     def find(self, key: Hashable) -> Job | None:
@@ -72,16 +76,30 @@ class Jobs:
         with self._lock:
             return self._jobs.get(key)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs or waits."""
+        with self._lock:
+            return all(job.future.done() for job in self._jobs.values())
+
     def close(self) -> None:
         """Start nothing more; what runs may end."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._most = 0
+            for job in self._jobs.values():
+                job.future.cancel()
+        for _ in range(self._workers):
+            self._queue.put(None)
 
-    @staticmethod
-    def _run(job: Job, work: Callable[[Report], Any]) -> None:
-        job.messages.append("Starting")
-        try:
-            job.future.set_result(work(job.messages.append))
-        except BaseException as error:
-            if not isinstance(error, ValueError):
-                log.exception("a job failed", exc_info=error)
-            job.future.set_exception(error)
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            job, work = item
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            job.messages.append("Starting")
+            try:
+                job.future.set_result(work(job.messages.append))
+            except BaseException as error:
+                if not isinstance(error, ValueError):
+                    log.exception("a job failed", exc_info=error)
+                job.future.set_exception(error)

@@ -8,7 +8,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, set_props
 
 from app import api
-from app.components import alert, icon_button
+from app.components import alert, aria, icon_button
 from app.pages import attention
 from app.security import harden
 from app.session import Session
@@ -30,7 +30,7 @@ def create_app(session: Session, *, hosts: tuple[str, ...] = (), token: str | No
     app = Dash(
         __name__,
         title="Interpretability workbench",
-        update_title=None,
+        update_title="",
         serve_locally=True,
         # Written out, so that no DASH_… variable of the environment can change them.
         requests_pathname_prefix="/",
@@ -40,6 +40,15 @@ def create_app(session: Session, *, hosts: tuple[str, ...] = (), token: str | No
         on_error=_on_error,
         external_scripts=["/viewer/viewer.js"],
         external_stylesheets=["/viewer/viewer.css"],
+    )
+    app.enable_dev_tools(
+        debug=False,
+        dev_tools_ui=False,
+        dev_tools_props_check=False,
+        dev_tools_serve_dev_bundles=False,
+        dev_tools_hot_reload=False,
+        dev_tools_silence_routes_logging=False,
+        dev_tools_disable_version_check=True,
     )
     app.layout = _shell()
     api.register(app.server, session)
@@ -69,7 +78,7 @@ def _shell() -> dmc.MantineProvider:
             html.Header(
                 [
                     html.H1("Interpretability workbench", className="brand"),
-                    html.Nav(links, **{"aria-label": "Pages"}),
+                    html.Nav(links, **aria("Pages")),
                     icon_button("theme", "Change between light and dark", id=THEME),
                 ],
                 className="top",

@@ -4,11 +4,13 @@ from typing import Any
 
 from workbench.heads import HeadScores, badges, head_scores
 from workbench.models.protocol import Model
+from workbench.sites import Head
 
 Badges = dict[str, list[dict[str, Any]]]
 Curve = dict[str, list[float]]
 CURVE_BEHAVIOURS = ("previous-token", "induction")
 CURVE_PROMPTS = 4
+NOTABLE = ("induction", "previous-token", "duplicate-token")
 
 
 def badge_table(model: Model) -> Badges:
@@ -32,3 +34,14 @@ def best_scores(model: Model) -> dict[str, float]:
     """The highest score that any head reaches on each behaviour of the training curve."""
     scores: HeadScores = head_scores(model, n_prompts=CURVE_PROMPTS)
     return {name: scores.value(scores.best(name), name) for name in CURVE_BEHAVIOURS}
+
+
+def notable_head(card: dict[str, Any]) -> Head | None:
+    """The head of a card that most clearly does something: the best at induction, else at what is simpler."""
+    rows = [row for row in card.get("heads") or [] if row.get("low", 0) > 2 * row.get("chance", 1)]
+    for behaviour in NOTABLE:
+        found = [row for row in rows if row.get("behaviour") == behaviour and row["value"] >= 0.3]
+        if found:
+            best = max(found, key=lambda row: row["value"])
+            return Head(int(best["layer"]), int(best["head"]))
+    return None

@@ -2,9 +2,11 @@
 
 import errno
 import logging
+import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +20,7 @@ from app.session import Session
 from workbench.errors import WorkbenchError
 
 MAX_HEADER_BYTES = 256 << 10
+STOP_SECONDS = 1.0
 
 
 class ServeError(WorkbenchError):
@@ -32,7 +35,7 @@ def serve(
     threads: int = 8,
     announce: Callable[[str], None] = print,
 ) -> None:
-    """Serve until Ctrl-C.
+    """Serve until Ctrl-C; work that is still running then is cut off with the process.
 
     Args:
         host: an address of this machine; anything but loopback demands a token, made here if not given.
@@ -55,8 +58,11 @@ def serve(
         server.run()
     finally:
         server.close()
-        session.close()
         announce("Stopped")
+        if not session.close(wait=STOP_SECONDS):
+            # A model is being loaded or run. Python would wait for its thread, or crash inside torch.
+            sys.stdout.flush()
+            os._exit(0)
 
 
 def make_server(
@@ -77,6 +83,8 @@ def make_server(
     app = create_app(session, hosts=names, token=token)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     try:
+        # Asked first, since waitress leaves its pipes open behind a name that does not resolve.
+        socket.getaddrinfo(host.strip("[]"), port)
         return waitress.create_server(
             app.server,
             host=host.strip("[]"),

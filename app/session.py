@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from typing import Any
 
 from app.cache import ByteCache
 from app.compute import n_heads, view_maps
 from app.jobs import Jobs, Report
-from app.scores import Badges, Curve, badge_table, best_scores
+from app.scores import Badges, Curve, badge_table, best_scores, notable_head
 from app.state import View
 from workbench import models
 from workbench.attention import AttentionMaps
@@ -23,6 +24,7 @@ from workbench.errors import UnknownModelError, UnsupportedError, WorkbenchError
 from workbench.figures.attention_view.payload import encode_layer
 from workbench.models import ModelInfo
 from workbench.models.protocol import Model
+from workbench.sites import Head
 
 log = logging.getLogger("workbench.app")
 Loader = Callable[..., Model]
@@ -73,6 +75,7 @@ class Session:
     Args:
         load: as `workbench.models.load`.
         list_models: as `workbench.models.list_models`; no other name can be asked for.
+        read_card: as `workbench.models.read_card`.
     """
 
     def __init__(
@@ -80,11 +83,12 @@ class Session:
         *,
         load: Loader | None = None,
         list_models: Callable[[], list[ModelInfo]] = models.list_models,
+        read_card: Callable[[str], dict[str, Any]] = models.read_card,
         limits: Limits | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._load: Loader = load or models.load
-        self._list_models = list_models
+        self._list_models, self._read_card = list_models, read_card
         self._models: ByteCache[Model] = ByteCache(self.limits.models, _model_bytes, keep=1)
         self._views: ByteCache[Shown] = ByteCache(self.limits.views, lambda shown: shown.nbytes)
         self._badges: ByteCache[Badges] = ByteCache(16 << 20, lambda found: 1024 * (1 + len(found)))
@@ -133,6 +137,13 @@ class Session:
                 self._models.put(key, model)
         return model
 
+    def first_head(self, name: str) -> Head | None:
+        """The head to show before anyone has chosen one, by the model's card."""
+        try:
+            return notable_head(self._read_card(name))
+        except WorkbenchError:
+            return None
+
     def request(self, view: View, *, wait: float = 0.0) -> Status:
         """Start a view, or join its computation; waits up to so many seconds for the result."""
         shown = self._views.get(view.key)
@@ -165,6 +176,10 @@ class Session:
             self._encoded.put(key, content)
         return content
 
+    def known_badges(self, view: View) -> Badges | None:
+        """The badges of a view's model, if they have been measured; starts nothing."""
+        return self._badges.get((view.model, view.step))
+
     def badges(self, view: View) -> Badges | None:
         """What the heads of a view's model do, by label; None while it is being measured."""
         key = (view.model, view.step)
@@ -174,18 +189,26 @@ class Session:
         return found
 
     def curve(self, name: str) -> Curve | None:
-        """How far behaviours have formed at each checkpoint; None while it is being measured."""
+        """How far behaviours have formed at each checkpoint and at the end; None while being measured."""
         found = self._curves.get(name)
         if found is None:
             self._background.start(("curve", name), lambda report: self._measure_curve(name))
         return found
 
-    def close(self) -> None:
-        """Start no more work."""
+    def close(self, *, wait: float = 0.0) -> bool:
+        """Start no more work, and wait so many seconds for what runs; whether all of it has ended."""
         self._jobs.close()
         self._background.close()
+        until = time.monotonic() + wait
+        while not (idle := self._jobs.is_idle and self._background.is_idle):
+            if time.monotonic() >= until:
+                break
+            time.sleep(0.02)
+        return idle
 
     def _compute(self, view: View, report: Report) -> Shown:
+        report(f"Loading {view.model}")
+        model = self.model(view.model, view.step, report)
         began = time.perf_counter()
         maps = view_maps(
             view,
@@ -193,7 +216,6 @@ class Session:
             self.limits.one_view,
             report,
         )
-        model = self.model(view.model, view.step)
         shown = Shown(
             view=view,
             maps=maps,
@@ -220,18 +242,16 @@ class Session:
         curve: Curve = {}
         try:
             # Loaded past the cache: a walk through all checkpoints must not push out what is in use.
-            steps = self.info(name).steps
+            steps = [*self.info(name).steps, None]
             found = [best_scores(self._load(name, step=step, progress=None)) for step in steps]
-            for behaviour in found[0]:
-                curve[behaviour] = [scores[behaviour] for scores in found]
-            curve["step"] = [float(step) for step in steps]
+            curve = {behaviour: [scores[behaviour] for scores in found] for behaviour in found[0]}
         except UnsupportedError:
             log.info("no training curve of %s", name)
         finally:
             self._curves.put(name, curve)
 
 
-def _model_bytes(model: Model) -> int:
+def _model_bytes(model: Any) -> int:
     return sum(weight.numel() * weight.element_size() for weight in model.parameters())
 
 

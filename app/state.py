@@ -146,10 +146,10 @@ def read_view(given: Any, default: View) -> tuple[View, list[str]]:
         elif text is not None:
             complaints.append(f"{field} must be text")
     kind = given.get("kind") or given.get("view")
-    if kind is not None and kind not in KINDS:
+    if kind is not None and str(kind) not in KINDS:
         complaints.append(f"no view {str(kind)[:40]!r}: there are {', '.join(KINDS)}")
     elif kind is not None:
-        values["kind"] = kind
+        values["kind"] = str(kind)
     for field in ("step", "before"):
         value = given.get(field)
         if value in (None, "", "final"):

@@ -17,6 +17,7 @@
   function makeAgain(key) {
     if (!shown || shown.key !== key || Date.now() - lastRetry < 5000) return;
     lastRetry = Date.now();
+    shown.key = null; // the same key, once it is back, counts as new
     dash_clientside.set_props("request", { data: { ...shown.request, again: lastRetry } });
   }
 
@@ -37,37 +38,60 @@
     };
   }
 
+  // The viewer builds its page anew for a new source: what it will draw first is fetched before that.
+  async function ready(source, layer) {
+    const meta = await source.meta();
+    const first = meta.layers.length <= 4 ? meta.layers.map((_, index) => index) : [layer];
+    await Promise.all(first.filter((index) => meta.layers[index]).map((index) => source.layer(index)));
+  }
+
+  async function swap(view, source) {
+    const { layer } = view.handle.getState();
+    await ready(source, layer).catch(() => null); // the viewer shows what failed, with a way to retry
+    if (shown !== view) return;
+    const focused = view.element.contains(document.activeElement);
+    view.handle.update(source, { theme: theme() });
+    if (focused) refocus(view);
+  }
+
+  // A rebuilt page loses the focus; arrow keys should go on where they were.
+  function refocus(view, tries = 20) {
+    const { layer, head } = view.handle.getState();
+    const button = view.element.querySelector(`button[data-layer="${layer}"][data-head="${head}"]`);
+    if (button && !view.element.contains(document.activeElement)) button.focus({ preventScroll: true });
+    if (tries > 0 && shown === view) requestAnimationFrame(() => refocus(view, tries - 1));
+  }
+
   async function addBadges(view) {
-    for (let wait = 600; shown === view && wait < 60000; wait *= 1.3) {
+    const known = await view.source.meta().catch(() => null);
+    if (!known || Object.keys(known.badges).length) return;
+    for (let wait = 500; shown === view && wait < 60000; wait *= 1.3) {
       await new Promise((resolve) => setTimeout(resolve, wait));
       if (shown !== view) return;
       const found = await get(view.key, "/badges", (response) => response.json()).catch(() => null);
       if (shown !== view || !found) return;
-      if (found.state === "done") {
-        const source = { ...view.source, meta: () => Promise.resolve(found.meta) };
-        view.handle.update(source, { theme: theme() });
-        return;
+      if (found.state === "working") continue;
+      if (Object.keys(found.meta.badges).length) {
+        view.source = { ...view.source, meta: () => Promise.resolve(found.meta) };
+        await swap(view, view.source);
       }
+      return;
     }
   }
 
   function mount(key, request, state) {
     const element = document.getElementById("viewer");
-    const source = sourceOf(key);
-    const options = {
-      theme: theme(),
-      state,
-      onState: (next) => dash_clientside.set_props("head", { data: next }),
-    };
-    let handle;
     if (shown && shown.element === element) {
-      handle = shown.handle;
-      handle.update(source, { theme: theme() });
+      if (shown.key === key) return;
+      shown = { key, element, handle: shown.handle, source: sourceOf(key), request };
+      swap(shown, shown.source);
     } else {
       if (shown) shown.handle.destroy();
-      handle = window.WorkbenchAttention.mount(element, source, options);
+      const source = sourceOf(key);
+      const onState = (next) => dash_clientside.set_props("head", { data: next });
+      const handle = window.WorkbenchAttention.mount(element, source, { theme: theme(), state, onState });
+      shown = { key, element, handle, source, request };
     }
-    shown = { key, element, handle, source, request };
     addBadges(shown);
   }
 
@@ -78,7 +102,12 @@
   window.workbenchViewer = {
     mount,
     unlock() {
-      if (shown) shown.handle.setState({ ...shown.handle.getState(), locked: false, pos: null });
+      if (!shown) return;
+      const state = shown.handle.getState();
+      if (!state.locked && state.pos === null) return;
+      const free = { ...state, locked: false, pos: null };
+      shown.handle.setState(free);
+      dash_clientside.set_props("head", { data: free });
     },
   };
 })();

@@ -75,6 +75,11 @@
       return dash_clientside.no_update;
     },
 
+    training(request, shown, chosen) {
+      if (shown && request) window.workbenchTraining.show(chosen.model, chosen.steps, request.step);
+      return dash_clientside.no_update;
+    },
+
     code(clicks, hidden) {
       return !hidden;
     },

@@ -16,13 +16,11 @@ from app.pages.attention_layout import (
     BEFORE_BLOCK,
     BEFORE_LABEL,
     CERTIFICATE,
-    CHIPS,
     CHOSEN,
     CODE,
     CODE_BUTTON,
     CODE_COPY,
     CODE_PANEL,
-    CURVE,
     DOWNLOAD,
     EXAMPLE,
     EXAMPLES,
@@ -43,7 +41,6 @@ from app.pages.attention_layout import (
     STEP_LABEL,
     STEPS_BLOCK,
     TICK,
-    TRAINING,
     URL_SINK,
 )
 from app.session import Session, Status
@@ -59,7 +56,6 @@ def register(app: Dash, session: Session) -> None:
     """Connect the page; callbacks only carry values."""
     _register_controls(app, session)
     _register_show(app, session)
-    _register_training(app, session)
     _register_browser(app)
 
 
@@ -130,7 +126,6 @@ def _register_show(app: Dash, session: Session) -> None:
         Output(TICK, "disabled"),
         Output(FACTS, "children"),
         Output(CERTIFICATE, "children"),
-        Output(CHIPS, "children"),
         Output(CODE, "children"),
         Output(DOWNLOAD, "href"),
         Input(REQUEST, "data"),
@@ -146,14 +141,14 @@ def _register_show(app: Dash, session: Session) -> None:
         if status.error:
             return _failed(status.error)
         if status.shown is None:
-            return (no_update, no_update, views.progress(status), False, *[no_update] * 5)
+            return (no_update, no_update, views.progress(status), False, *[no_update] * 4)
         # Notes about the address (a list) stay through the first success; errors go with any.
         return _shown(status, alerts if shown is None and isinstance(alerts, list) else None)
 
 
 def _failed(message: str) -> tuple[Any, ...]:
     """An error beside the prompt; the last good view stays."""
-    return (no_update, alert(message), None, True, *[no_update] * 5)
+    return (no_update, alert(message), None, True, *[no_update] * 4)
 
 
 def _shown(status: Status, alerts: Any) -> tuple[Any, ...]:
@@ -166,26 +161,9 @@ def _shown(status: Status, alerts: Any) -> tuple[Any, ...]:
         True,
         views.facts(shown),
         views.certificate(shown),
-        views.chips(shown),
         views.code(shown.view),
         f"/api/attention/{status.key}/page.html",
     )
-
-
-def _register_training(app: Dash, session: Session) -> None:
-    @app.callback(
-        Output(TRAINING, "children"),
-        Input(SHOWN, "data"),
-        Input(CURVE, "n_intervals"),
-        State(REQUEST, "data"),
-        prevent_initial_call=True,
-    )
-    def training(_shown: Any, _ticks: int, request: Any) -> Any:
-        view, _ = read_view(request, View())
-        if not session.info(view.model).steps:
-            return None
-        curve = session.curve(view.model)
-        return parts.training(curve, view.step)
 
 
 def _register_browser(app: Dash) -> None:
@@ -195,6 +173,13 @@ def _register_browser(app: Dash) -> None:
         Input(SHOWN, "data"),
         State(HEAD, "data"),
         State(REQUEST, "data"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("attention", "training"),
+        Output(URL_SINK, "lang"),
+        Input(REQUEST, "data"),
+        Input(SHOWN, "data"),
+        State(CHOSEN, "data"),
     )
     app.clientside_callback(
         ClientsideFunction("attention", "address"),

@@ -1,11 +1,12 @@
 """The attention page's ids and its layout, filled in from the address."""
 
+from dataclasses import replace
 from typing import Any
 
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from app.components import GRAPH_CONFIG, field, icon_button, notes
+from app.components import aria, field, icon_button, notes
 from app.session import Session
 from app.state import DEFAULT_MODEL, KINDS, View, read_selection, read_view
 from app.views import attention as views
@@ -18,18 +19,20 @@ PROMPT, OTHER, OTHER_BLOCK, RUN = "prompt", "other-prompt", "other-block", "run"
 EXAMPLE, EXAMPLES = "example", "examples"
 STEP, STEP_LABEL, STEPS_BLOCK = "step", "step-label", "steps-block"
 BEFORE, BEFORE_LABEL, BEFORE_BLOCK = "before", "before-label", "before-block"
-TRAINING, CURVE = "training", "curve-tick"
+TRAINING = "training"
 CHOSEN, REQUEST, SHOWN, HEAD, TICK = "chosen", "request", "shown", "head", "tick"
-ALERT, PROGRESS, FACTS, CERTIFICATE, CHIPS = "alert", "progress", "facts", "certificate", "chips"
+ALERT, PROGRESS, FACTS, CERTIFICATE = "alert", "progress", "facts", "certificate"
 CODE, CODE_BUTTON, CODE_PANEL, CODE_COPY = "code", "code-button", "code-panel", "code-copy"
 DOWNLOAD, VIEWER, URL_SINK = "download", "viewer", "url-sink"
-TICK_MS, CURVE_MS = 400, 1500
+TICK_MS = 400
 
 
 def layout(session: Session, **query: Any) -> html.Div:
     """The page for one address; what it says amiss is noted and replaced by a default."""
     view, info, complaints = initial_view(session, query)
     selection, more = read_selection(query)
+    if selection.head is None:
+        selection = replace(selection, head=session.first_head(view.model))
     session.request(view)  # the work starts while the browser still builds the page
     return html.Div(
         [
@@ -37,9 +40,9 @@ def layout(session: Session, **query: Any) -> html.Div:
             html.Aside(
                 _controls(session, view, info, complaints + more),
                 className="controls",
-                **{"aria-label": "What to show"},
+                **aria("What to show"),
             ),
-            html.Section(_stage(), className="stage", **{"aria-label": "Attention heads"}),
+            html.Section(_stage(), className="stage", **aria("Attention heads")),
         ],
         className="attention-page",
     )
@@ -113,10 +116,9 @@ def sliders(info: ModelInfo, view: View) -> list[Any]:
     return [
         html.Div(
             [
-                html.Div(
-                    ["Training step ", html.Span(id=STEP_LABEL, className="value")],
-                    className="field-label",
-                ),
+                _step_label("Training step", STEP_LABEL, view.step),
+                # Drawn by d-training.js: the behaviours' curves, aligned with the slider below them.
+                html.Div(id=TRAINING, className="training"),
                 _slider(STEP, steps.index(view.step), last, "Training step"),
             ],
             hidden=not info.steps,
@@ -124,10 +126,7 @@ def sliders(info: ModelInfo, view: View) -> list[Any]:
         ),
         html.Div(
             [
-                html.Div(
-                    ["minus step ", html.Span(id=BEFORE_LABEL, className="value")],
-                    className="field-label",
-                ),
+                _step_label("minus step", BEFORE_LABEL, steps[before]),
                 _slider(BEFORE, before, last, "Step to subtract"),
             ],
             id=BEFORE_BLOCK,
@@ -137,16 +136,9 @@ def sliders(info: ModelInfo, view: View) -> list[Any]:
     ]
 
 
-def training(curve: dict[str, list[float]] | None, step: int | None) -> Any:
-    """The line chart of behaviours over training, or what is being measured for it."""
-    waits = curve is None
-    tick = dcc.Interval(id=CURVE, interval=CURVE_MS, disabled=not waits)
-    if curve is None:
-        return [tick, html.Div("Measuring heads over training …", className="hint")]
-    if "step" not in curve:
-        return tick
-    figure = views.training_figure(curve, step)
-    return [tick, dcc.Graph(figure=figure, config=GRAPH_CONFIG, className="curve")]
+def _step_label(text: str, name: str, step: int | None) -> html.Div:
+    value = html.Span(views.spell_step(step), id=name, className="value")
+    return html.Div([text, value], className="field-label")
 
 
 def _slider(name: str, value: int, last: int, label: str) -> dmc.Slider:
@@ -161,6 +153,7 @@ def _slider(name: str, value: int, last: int, label: str) -> dmc.Slider:
         thumbLabel=label,
         updatemode="drag",
         size="sm",
+        className="step-slider",
     )
 
 
@@ -210,7 +203,6 @@ def _controls(session: Session, view: View, info: ModelInfo, complaints: list[st
         _prompt_field(view, info, complaints),
         field("View", kind, html.Div(KINDS[view.kind].explains, id=KIND_HINT)),
         html.Div(sliders(info, view), id=STEPS_BLOCK),
-        html.Div(dcc.Interval(id=CURVE, disabled=True), id=TRAINING),
     ]
 
 
@@ -239,9 +231,7 @@ def _prompt_field(view: View, info: ModelInfo, complaints: list[str]) -> html.Di
                 ],
                 className="run-row",
             ),
-            html.Div(
-                examples(info), id=EXAMPLES, className="examples", **{"aria-label": "Examples"}
-            ),
+            html.Div(examples(info), id=EXAMPLES, className="examples", **aria("Examples")),
         ],
         className="field",
     )
@@ -274,7 +264,7 @@ def _stage() -> list[Any]:
                             className="icon-link",
                             download="",
                             title="Download this view as one HTML file",
-                            **{"aria-label": "Download this view as one HTML file"},
+                            **aria("Download this view as one HTML file"),
                         ),
                     ],
                     className="actions",
@@ -291,6 +281,5 @@ def _stage() -> list[Any]:
             className="code-panel",
             hidden=True,
         ),
-        html.Div(id=CHIPS, className="chips", tabIndex="0", **{"aria-label": "Tokens"}),
         html.Div(id=VIEWER, className="viewer"),
     ]

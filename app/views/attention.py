@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import plotly.graph_objects as go
 from dash import html
 
-from app.components import token_chips
 from app.session import Shown, Status
 from app.state import KINDS, View, to_query
 from workbench.models import ModelInfo
@@ -66,12 +64,12 @@ def spell_count(count: int) -> str:
     return f"{count / 1e3:.0f} k" if count >= 1000 else str(count)
 
 
-def facts(shown: Shown) -> list[html.Span]:
+def facts(shown: Shown) -> list[Any]:
     """The line above the maps: what is shown, how much of the context it fills, how it was checked."""
     view = shown.view
-    step = "" if view.step is None else f", step {view.step:,}"
+    step = f", step {view.step:,}" if view.step is not None and view.kind != "training" else ""
     return [
-        html.Strong(f"{view.model}{step}", className="fact-name"),
+        html.Strong(f"{shown.maps.title}{step}", className="fact-name"),
         html.Span(KINDS[view.kind].label, className="fact"),
         html.Span(f"{shown.n_tokens} / {shown.n_ctx} tokens", id="token-count", className="fact"),
         html.Span(spell_seconds(shown.seconds), className="fact", title="time to compute"),
@@ -86,14 +84,14 @@ def certificate(shown: Shown) -> list[Any]:
     return lines
 
 
-def chips(shown: Shown) -> list[html.Span]:
-    """The tokens of the prompt."""
-    return token_chips(shown.maps.key_tokens)
-
-
 def spell_seconds(seconds: float) -> str:
     """`38 ms`, `2.4 s`."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def spell_step(step: int | None) -> str:
+    """`500`, or `finished` for the end of training."""
+    return "finished" if step is None else f"{step:,}"
 
 
 def progress(status: Status) -> str:
@@ -135,34 +133,3 @@ def _load(name: str, step: int | None) -> str:
 def shown_store(shown: Shown) -> dict[str, Any]:
     """What the browser must know to read a view."""
     return {"key": shown.view.key, "query": to_query(shown.view)}
-
-
-def training_figure(curve: dict[str, list[float]], step: int | None) -> go.Figure:
-    """Best head of each behaviour over training; a line marks the step that is shown.
-
-    Args:
-        curve: `step`, and one list for each behaviour.
-    """
-    steps = curve["step"]
-    traces = [
-        go.Scatter(x=steps, y=values, name=name, mode="lines+markers", marker_size=4, line_width=2)
-        for name, values in curve.items()
-        if name != "step"
-    ]
-    figure = go.Figure(traces)
-    for trace in figure.data:
-        trace.hovertemplate = "step %{x}<br>%{y:.2f} " + trace.name + "<extra></extra>"
-    figure.update_layout(
-        template="none",
-        colorway=["#1c7ed6", "#f08c00", "#2f9e44"],
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 30, "r": 8, "t": 4, "b": 24},
-        height=140,
-        font_size=11,
-        legend={"x": 0, "y": 1, "bgcolor": "rgba(0,0,0,0)"},
-        xaxis={"showgrid": False, "zeroline": False, "nticks": 4},
-        yaxis={"range": [0, 1.02], "nticks": 3, "zeroline": False},
-    )
-    figure.add_vline(x=steps[-1] if step is None else step, line_width=1, line_dash="dot")
-    return figure

@@ -11,12 +11,13 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from app.main import create_app
 from app.session import Limits, Session
+from workbench.errors import UnknownModelError
 from workbench.models import ModelInfo
 from workbench.models.config import TransformerConfig
 from workbench.models.tokenizer import Tokenizer
 from workbench.models.transformer import Transformer
 
-WORDS = "the cat sat on a mat and saw dog ran to it".split()
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "dog", "ran", "to", "it"]
 STEPS = (10, 100)
 
 
@@ -56,6 +57,16 @@ def tiny_models() -> list[ModelInfo]:
     ]
 
 
+def no_card(name: str) -> dict[str, Any]:
+    raise UnknownModelError(f"{name} has no card")
+
+
+def tiny_session(loader: Loader | None = None, limits: Limits | None = None) -> Session:
+    return Session(
+        load=loader or Loader(), list_models=tiny_models, read_card=no_card, limits=limits
+    )
+
+
 @pytest.fixture
 def loader() -> Loader:
     return Loader()
@@ -63,7 +74,7 @@ def loader() -> Loader:
 
 @pytest.fixture
 def session(loader: Loader) -> Iterator[Session]:
-    session = Session(load=loader, list_models=tiny_models, limits=Limits())
+    session = tiny_session(loader)
     yield session
     session.close()
 
