@@ -122,10 +122,10 @@ def _check_sizes(folder: Path, config: dict[str, Any]) -> None:
     for key, value in config.items():
         if not isinstance(value, int) or isinstance(value, bool):
             continue
-        limit = MAX_LAYERS if key in _LAYER_COUNTS else MAX_SIZE
-        if abs(value) > limit:
+        low, high = (1, MAX_LAYERS) if key in _LAYER_COUNTS else (-MAX_SIZE, MAX_SIZE)
+        if not low <= value <= high:
             raise CheckpointError(
-                f"{folder / 'config.json'}: {key} is {value:.6g}; the limit is {limit:,}"
+                f"{folder / 'config.json'}: {key} must be from {low:,} to {high:,}, not {value:.6g}"
             )
 
 
