@@ -101,7 +101,7 @@ def maps_of(
     for n_heads in heads:
         weights = np.exp(2 * random.normal(size=(n_heads, n, n))) * np.tri(n)
         layer = weights / weights.sum(-1, keepdims=True)
-        layers.append((layer - layer[::-1] if kind == "difference" else layer).astype(np.float32))
+        layers.append((layer if kind == "pattern" else layer - layer[::-1]).astype(np.float32))
     return AttentionMaps(tuple(layers), tokens, tokens, kind, "toy: The cat sat", True)
 
 
@@ -366,7 +366,7 @@ def test_destroying_the_view_leaves_nothing_behind(open_view):
     assert page.evaluate("document.getElementById('view').childElementCount") == 0
 
 
-@pytest.mark.parametrize("kind", ["pattern", "difference"])
+@pytest.mark.parametrize("kind", ["pattern", "difference", "scores"])
 def test_the_browser_decodes_the_values_that_python_decodes(open_view, kind):
     maps = maps_of((3,), tuple(f"t{i}" for i in range(70)), kind=kind)
     page = open_view(maps)

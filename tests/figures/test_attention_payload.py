@@ -42,6 +42,8 @@ def tolerance(values: np.ndarray, header: dict) -> np.ndarray:
     """The bound that `quantise` states, per cell."""
     limits = np.array(header["limits"])[:, None, None]
     levels = header["levels"]
+    if header["scale"] == "linear":
+        return limits / (2 * levels) + 1e-6 + 0 * values
     roots = np.sqrt(np.abs(values) / np.where(limits > 0, limits, 1))
     return limits * (roots / levels + 1 / (4 * levels**2)) + 1e-6
 
@@ -87,6 +89,15 @@ def test_queries_and_keys_may_differ_in_number():
     header, decoded = decode_layer(encode_layer(maps_of(values, causal=False), 0))
     assert decoded.shape == (2, 3, 5)
     assert (np.abs(decoded - values) <= tolerance(values, header)).all()
+
+
+def test_scores_are_coded_linearly_and_keep_their_levels_at_a_known_price():
+    scores = np.random.default_rng(0).normal(size=(12, 512, 512)).astype(np.float32)
+    payload = encode_layer(maps_of(scores, kind="scores"), 0)
+    header, _ = decode_layer(payload)
+    assert header["scale"] == "linear"
+    assert header["levels"] >= 15
+    assert len(payload) <= 3 * BUDGET_BYTES
 
 
 @pytest.mark.parametrize("temperature", [0, 0.1, 0.3, 1, 2, 4, 8])

@@ -11,7 +11,8 @@ Cells run head, query, key; of causal maps only the triangle key <= query exists
     255        the cell does not exist
 
 with a limit per head, so that a diffuse head is coded as finely as a sharp one. The square root spends
-the codes where attention lives: near zero.
+the codes where attention lives: near zero. Scores before softmax do not live there, and are coded
+without the square ("scale": "linear").
 """
 
 import gzip
@@ -19,7 +20,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -36,6 +37,8 @@ SIGNED_LEVELS = LEVELS[2:]
 # 12 causal heads of 512 tokens may take this many compressed bytes; larger layers in proportion.
 BUDGET_BYTES = 298_000
 BUDGET_CELLS = 12 * 512 * 513 // 2
+# Scores look like noise, which nothing compresses: in the same room they would keep 3 levels a side.
+LINEAR_BUDGET = 3
 MAX_CELLS = 1 << 28
 
 
@@ -67,7 +70,7 @@ def view_meta(
         "query_tokens": list(maps.query_tokens),
         "key_tokens": list(maps.key_tokens),
         "badges": _badges(badges or {}, heads),
-        "precision": "colours: 8-bit codes of the square root, per head; crosshair and token: exact",
+        "precision": "the picture: 8-bit codes, per head; crosshair and tokens: exact",
     }
 
 
@@ -86,12 +89,14 @@ def encode_layer(maps: AttentionMaps, layer: int) -> bytes:
             "use a shorter prompt or fewer heads"
         )
     limits = _head_limits(cells)
+    signed, scale = bool(maps.is_signed), _scale(maps)
     budget = BUDGET_BYTES * max(1.0, cells.size / BUDGET_CELLS)
-    signed = bool(maps.is_signed)
+    if scale == "linear":
+        budget *= LINEAR_BUDGET
 
     def encoded(levels: int) -> bytes:
-        codes = quantise(cells, limits, levels, signed=signed)
-        return _compressed(_pack(maps, layer, limits, levels, codes))
+        codes = quantise(cells, limits, levels, signed=signed, scale=scale)
+        return _compressed(_pack(maps, layer, limits, levels, codes), budget)
 
     return _finest_within(budget, SIGNED_LEVELS if signed else LEVELS, encoded)
 
@@ -124,16 +129,19 @@ def quantise(
     levels: int,
     *,
     signed: bool,
+    scale: Literal["sqrt", "linear"] = "sqrt",
 ) -> UInt8[np.ndarray, "head cell"]:
-    """Codes of the values; a decoded value is off by at most limit * (root / levels + 1 / (4 levels²)).
+    """Codes of the values.
 
-    `root` is sqrt(|value| / limit): the error is largest, 1 / levels, at the limit and least near zero.
+    A decoded value is off by at most limit / (2 levels) on the linear scale; on the square root's by
+    limit * (root / levels + 1 / (4 levels²)) with root = sqrt(|value| / limit): least near zero.
     """
-    scale = np.where(limits > 0, limits, 1.0)[:, None]
+    ends = np.where(limits > 0, limits, 1.0)[:, None]
     exists = np.isfinite(cells)
     values = np.where(exists, cells, 0.0)
-    roots = np.sqrt(np.minimum(np.abs(values) / scale, 1.0)) * levels
-    steps = np.rint(np.copysign(roots, values)) + levels if signed else np.rint(roots)
+    sizes = np.minimum(np.abs(values) / ends, 1.0)
+    sizes = levels * (np.sqrt(sizes) if scale == "sqrt" else sizes)
+    steps = np.rint(np.copysign(sizes, values)) + levels if signed else np.rint(sizes)
     return np.where(exists, steps, MISSING).astype(np.uint8)
 
 
@@ -152,7 +160,8 @@ def decode_layer(payload: bytes) -> tuple[dict[str, Any], Float[np.ndarray, "hea
     levels = header["levels"]
     steps = codes.astype(np.float32) - (levels if header["signed"] else 0)
     limits = np.array(header["limits"], np.float32)[:, None]
-    cells = np.where(codes == MISSING, np.nan, limits * np.sign(steps) * (steps / levels) ** 2)
+    sizes = np.abs(steps / levels) ** (2 if header["scale"] == "sqrt" else 1)
+    cells = np.where(codes == MISSING, np.nan, limits * np.sign(steps) * sizes)
     if not header["causal"]:
         return header, cells.reshape(header["heads"], header["queries"], header["keys"])
     n = header["queries"]
@@ -179,15 +188,24 @@ def _finest_within(
     return payload if fits is None else fits
 
 
-def _compressed(raw: bytes) -> bytes:
-    """Gzip, with or without the search for repeats: noise is smaller without, structure with."""
+def _compressed(raw: bytes, budget: float) -> bytes:
+    """Gzip, with or without the search for repeats: structure is smaller with it, noise without.
+
+    Structure is the rule, so the search goes first; it is slow only where it finds nothing.
+    """
     smallest = b""
-    for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY):
-        packer = zlib.compressobj(6, zlib.DEFLATED, 31, 9, strategy)
+    for level, strategy in ((4, zlib.Z_DEFAULT_STRATEGY), (4, zlib.Z_HUFFMAN_ONLY)):
+        packer = zlib.compressobj(level, zlib.DEFLATED, 31, 9, strategy)
         packed = packer.compress(raw) + packer.flush()
         if not smallest or len(packed) < len(smallest):
             smallest = packed
+        if len(smallest) <= budget:
+            break
     return smallest
+
+
+def _scale(maps: AttentionMaps) -> Literal["sqrt", "linear"]:
+    return "linear" if maps.kind == "scores" else "sqrt"
 
 
 def _is_triangular(maps: AttentionMaps) -> bool:
@@ -241,6 +259,7 @@ def _pack(
         "causal": _is_triangular(maps),
         "signed": bool(maps.is_signed),
         "levels": levels,
+        "scale": _scale(maps),
         "limits": [float(limit) for limit in limits],
     }
     text = json.dumps(header, separators=(",", ":")).encode()

@@ -75,16 +75,17 @@
 
   class Layer {
     constructor(header, codes) {
-      const { heads, queries, keys, causal, levels, limits, signed } = header;
+      const { heads, queries, keys, causal, levels, limits, signed, scale } = header;
       const whole = [heads, queries, keys, levels].every((n) => Number.isInteger(n) && n > 0);
-      if (header.format !== 1 || !whole || !Array.isArray(limits) || limits.length !== heads || (causal && queries !== keys)) {
+      const scales = ["sqrt", "linear"];
+      if (header.format !== 1 || !whole || !scales.includes(scale) || !Array.isArray(limits) || limits.length !== heads || (causal && queries !== keys)) {
         throw new Error("the payload's header is not one this viewer knows");
       }
       this.cells = causal ? (queries * (queries + 1)) / 2 : queries * keys;
       if (codes.length !== heads * this.cells) {
         throw new Error(`the payload has ${codes.length} cells, its header ${heads * this.cells}`);
       }
-      Object.assign(this, { heads, queries, keys, causal, levels, limits, signed, codes, values: new Map() });
+      Object.assign(this, { heads, queries, keys, causal, levels, limits, signed, scale, codes, values: new Map() });
     }
 
     start(head, query) {
@@ -102,7 +103,7 @@
         const steps = this.signed ? 2 * this.levels : this.levels;
         for (let code = 0; code <= Math.min(steps, 254); code++) {
           const step = (this.signed ? code - this.levels : code) / this.levels;
-          table[code] = this.limits[head] * Math.sign(step) * step * step;
+          table[code] = this.limits[head] * (this.scale === "sqrt" ? Math.sign(step) * step * step : step);
         }
         this.values.set(head, table);
       }
@@ -789,6 +790,16 @@
         chip.setAttribute("aria-pressed", String(view.pinned === pos));
       });
       this.describe(focus, lines);
+      if (focus && focus.cell) this.reveal(this.chips[focus.query]);
+    }
+
+    /** Scroll the strip, and nothing else, to a token that the crosshair is on. */
+    reveal(chip) {
+      const { strip } = this;
+      if (!chip || strip.scrollHeight <= strip.clientHeight) return;
+      const top = chip.offsetTop - strip.offsetTop, bottom = top + chip.offsetHeight;
+      if (top < strip.scrollTop) strip.scrollTop = top - 6;
+      else if (bottom > strip.scrollTop + strip.clientHeight) strip.scrollTop = bottom - strip.clientHeight + 6;
     }
 
     /** Upper half: how much the token in focus looks here. Lower half: how much this token looks at it. */
