@@ -534,6 +534,7 @@
       this.drawBar(context);
       this.drawFocus();
       api.lastRedrawMs = performance.now() - started;
+      if (data && api.firstPaintMs === null) api.firstPaintMs = performance.now();
     }
 
     describe() {
@@ -1325,6 +1326,6 @@
     };
   }
 
-  const api = { mount, render, decode, sources, visible, palettes: { SEQUENTIAL, DIVERGING }, lastRedrawMs: null };
+  const api = { mount, render, decode, sources, visible, lastRedrawMs: null, firstPaintMs: null };
   globalThis.WorkbenchAttention = api;
 })();
