@@ -45,8 +45,28 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+def serve() -> Iterator[Callable[[Any], str]]:
+    """`serve(app)`: the address of a WSGI callable, or of anything that has one as `.server`."""
+    from werkzeug.serving import make_server
+
+    servers = []
+
+    def start(app: Any) -> str:
+        server = make_server("127.0.0.1", 0, getattr(app, "server", app), threaded=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def open_page(browser: Any, serve: Any) -> Iterator[Callable[..., Any]]:
     """`open_page(**context_options)`: a page whose `.errors` and `.external` must stay empty."""
+    # It asks for `serve` so that pages close before their servers do.
     opened = []
 
     def start(**options: Any) -> Any:
@@ -81,22 +101,3 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 def page(open_page: Callable[..., Any]) -> Any:
     """A page of 1280x800 that fails its test on any external request or console error."""
     return open_page()
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Any], str]]:
-    """`serve(app)`: the address of a WSGI callable, or of anything that has one as `.server`."""
-    from werkzeug.serving import make_server
-
-    servers = []
-
-    def start(app: Any) -> str:
-        server = make_server("127.0.0.1", 0, getattr(app, "server", app), threaded=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()

@@ -230,7 +230,7 @@ def test_a_token_shows_where_it_looks_and_who_looks_at_it_exactly(open_view):
 def test_the_picture_serves_until_the_exact_line_arrives(open_view):
     page = open_view(query="?broken=cross")
     page.locator("button.wba-chip").nth(5).hover()
-    expect(page.locator(".wba-exact")).to_have_text("≈ 1/254 steps")
+    expect(page.locator(".wba-exact")).to_have_text("≈ read from the picture (254 levels)")
     page.evaluate("broken.clear()")
     page.locator("button.wba-chip").nth(6).hover()
     expect(page.locator(".wba-exact")).to_have_text("exact")

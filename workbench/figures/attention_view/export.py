@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 
 from workbench.attention import AttentionMaps
-from workbench.figures.attention_view.payload import encode_layer, exact_cross, view_meta
+from workbench.figures.attention_view.payload import (
+    drawn_layers,
+    encode_layer,
+    exact_cross,
+    view_meta,
+)
 
 VIEWER_JS = Path(__file__).with_name("viewer.js")
 VIEWER_CSS = Path(__file__).with_name("viewer.css")
@@ -41,14 +46,14 @@ def attention_page(
     Args:
         options: the viewer's `theme`, `state` and `height`.
     """
-    present = [index for index, layer in enumerate(maps.layers) if layer is not None]
+    layers = drawn_layers(maps)
     data: dict[str, Any] = {
         "meta": view_meta(maps, badges),
-        "layers": {index: _base64(encode_layer(maps, index)) for index in present},
+        "layers": {index: _base64(encode_layer(maps, index)) for index in layers},
         "options": dict(options or {}),
     }
-    if sum(maps.layers[index].size for index in present) <= MAX_EXACT_CELLS:
-        data["exact"] = {index: {"data": _base64(_exact(maps, index))} for index in present}
+    if sum(layer.size for layer in layers.values()) <= MAX_EXACT_CELLS:
+        data["exact"] = {index: {"data": _base64(_exact(maps, index))} for index in layers}
     script = VIEWER_JS.read_text(encoding="utf-8") + _BOOT
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
@@ -76,10 +81,9 @@ def _base64(payload: bytes) -> str:
 
 def _exact(maps: AttentionMaps, layer: int) -> bytes:
     """All float32 of a layer, head by head and query by query; NaN where no cell exists."""
-    n_heads = len(maps.layers[layer])
     rows = [
         exact_cross(maps, layer, head, query)["row"]
-        for head in range(n_heads)
+        for head in range(len(drawn_layers(maps)[layer]))
         for query in range(len(maps.query_tokens))
     ]
     return gzip.compress(np.array(rows, dtype="<f4").tobytes(), 6, mtime=0)

@@ -74,6 +74,11 @@ def view_meta(
     }
 
 
+def drawn_layers(maps: AttentionMaps) -> dict[int, Float[np.ndarray, "head query key"]]:
+    """The layers that have attention, by number."""
+    return {index: layer for index, layer in enumerate(maps.layers) if layer is not None}
+
+
 def encode_layer(maps: AttentionMaps, layer: int) -> bytes:
     """One layer's maps, quantised as finely as its byte budget allows, gzip-compressed.
 

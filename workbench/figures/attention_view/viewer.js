@@ -842,7 +842,7 @@
       const parts = [];
       if (lines.row.length) parts.push(part("row", `“${short(tokens[focus.query] ?? "", 16)}” looks at`, strongest(lines.row, "")));
       if (lines.column.length) parts.push(part("column", `“${short(tokens[focus.key] ?? "", 16)}” is looked at by`, strongest(lines.column, "")));
-      const levels = lines.levels ? `≈ 1/${lines.levels} steps` : "loading";
+      const levels = lines.levels ? `≈ read from the picture (${lines.levels} levels)` : "loading";
       parts.push(make("span", "wba-exact", lines.exact ? "exact" : levels));
       this.legend.dataset.exact = String(lines.exact);
       this.legend.replaceChildren(...parts);

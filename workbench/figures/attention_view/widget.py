@@ -10,7 +10,12 @@ import traitlets
 from workbench.attention import AttentionMaps, pattern_maps
 from workbench.errors import WorkbenchError
 from workbench.figures.attention_view.export import VIEWER_CSS, VIEWER_JS, attention_page
-from workbench.figures.attention_view.payload import encode_layer, exact_cross, view_meta
+from workbench.figures.attention_view.payload import (
+    drawn_layers,
+    encode_layer,
+    exact_cross,
+    view_meta,
+)
 from workbench.models.checkpoints import write_atomically
 from workbench.runs import Run
 
@@ -40,14 +45,13 @@ class AttentionWidget(anywidget.AnyWidget):
         theme: str = "",
         height: int = 640,
     ) -> None:
-        present = [index for index, layer in enumerate(maps.layers) if layer is not None]
-        cells = sum(maps.layers[index].size for index in present)
-        eager = present if cells <= EAGER_CELLS else []
+        layers = drawn_layers(maps)
+        eager = sum(layer.size for layer in layers.values()) <= EAGER_CELLS
         self._maps = maps
         self._badges = badges
         super().__init__(
             meta=view_meta(maps, badges),
-            payloads={str(index): encode_layer(maps, index) for index in eager},
+            payloads={str(i): encode_layer(maps, i) for i in layers if eager},
             theme=theme,
             height=height,
         )
@@ -55,7 +59,7 @@ class AttentionWidget(anywidget.AnyWidget):
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained HTML file that shows this view offline; whole or not at all."""
-        options = {"state": dict(self.state), "height": None}
+        options: dict[str, Any] = {"state": dict(self.state), "height": None}
         if self.theme:
             options["theme"] = self.theme
         path = Path(path)
