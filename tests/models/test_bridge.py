@@ -146,6 +146,8 @@ def test_weights_reproduce_the_activations(run_of, name):
     """The embedding, q, k, v, z to attn_out, and the MLP, from the weights under their names."""
     model, _, cache = run_of(name)
     assert_close(cache["hook_embed"], model.W_E[TOKENS], **CLOSE)
+    if "pos_embed" not in model.missing:
+        assert_close(cache["hook_pos_embed"], model.W_pos[:N_POS].expand(2, -1, -1), **CLOSE)
     for layer, block in enumerate(model.blocks):
         at = f"blocks.{layer}."
         pre_norm = model.cfg.norm_position == "pre"

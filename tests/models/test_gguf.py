@@ -129,3 +129,11 @@ def test_a_failed_unpacking_leaves_nothing_behind(tmp_path, cache, monkeypatch):
     with pytest.raises(CheckpointError, match="cannot be unpacked: ZeroDivisionError"):
         load(str(tmp_path / "tiny.gguf"))
     assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    write_gguf(tmp_path / "tiny.gguf")
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(CheckpointError, match="Set XDG_CACHE_HOME"):
+        load(str(tmp_path / "tiny.gguf"))

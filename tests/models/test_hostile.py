@@ -325,7 +325,9 @@ def test_names_that_are_none_are_refused(name):
     refused(name, UnknownModelError, "no model")
 
 
-def test_special_files_are_refused():
+def test_special_files_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.gguf")
+    refused(tmp_path / "pipe.gguf", match="is no model file")
     refused("/dev/null", match="is no model file")
     refused("/dev/zero", match="is no model file")
 

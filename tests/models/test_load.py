@@ -158,6 +158,32 @@ def test_an_unreachable_hub_is_reported_at_once():
     assert found.stdout.split() == ["UnknownModelError", "True"], found.stderr
 
 
+def test_a_model_of_the_hub_is_read_from_what_was_fetched(hf_folder, monkeypatch):
+    asked = []
+
+    def fetched(model_id, **options):
+        asked.append((model_id, options["allow_patterns"]))
+        return str(hf_folder("llama"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
+    model = load("hf:owner/tiny-llama")
+    assert model.name == "owner/tiny-llama"
+    assert model.cfg.model_type == "llama"
+    (model_id, patterns) = asked[0]
+    assert model_id == "owner/tiny-llama"
+    assert not any(pattern.endswith((".bin", ".py", ".pt")) for pattern in patterns)
+
+
+def test_an_older_folder_with_a_word_list_has_a_tokenizer(hf_folder, tmp_path):
+    for file in hf_folder("bert").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dog", "##s", "sat"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    model = load(str(tmp_path))
+    shown = model.tokenizer.str_tokens(model.to_tokens("Dogs sat")[0].tolist())
+    assert shown == ["[CLS]", "dog", "##s", "sat", "[SEP]"]
+
+
 @pytest.mark.parametrize("model_id", ["", "a/b/c", "../x", "a b", "-x/y", "x" * 500, "a/\u00e9"])
 def test_an_impossible_hub_id_is_refused_without_asking(model_id):
     with pytest.raises(UnknownModelError):

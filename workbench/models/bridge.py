@@ -49,10 +49,10 @@ class BridgeModel:
     """
 
     def __init__(
-        self, hf_model: nn.Module, cfg: BridgeConfig, tokenizer: Tokenizer | None, *, name: str
+        self, hf_model: Any, cfg: BridgeConfig, tokenizer: Tokenizer | None, *, name: str
     ) -> None:
         self.name, self.cfg, self.tokenizer = name, cfg, tokenizer
-        self.lock, self.certificate = RunLock(), None
+        self.lock = RunLock()
         self.bridge = build_bridge_from_module(
             hf_model,
             FAMILIES[cfg.model_type].model_class,

@@ -4,7 +4,6 @@ The number of heads is in no weight's shape: it is taken from the checkpoint's `
 file beside it, and never guessed.
 """
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from workbench.errors import CheckpointError, ConfigError
 from workbench.models.certify import certificate, probe_tokens
 from workbench.models.config import TransformerConfig
-from workbench.models.files import read_json
+from workbench.models.files import first_line, read_json
 from workbench.models.gpt_layouts import (
     ACTIVATIONS,
     NANOGPT,
@@ -144,40 +143,37 @@ def _weights(
 ) -> tuple[StateDict, set[str]]:
     """Our state dict, and the keys of theirs that went into it. Linear stores [out in], we [in out]."""
     used = {layout.tokens, layout.positions, layout.head}
+
+    def take(name: str) -> tuple[Tensor, Tensor]:
+        used.update({name + ".weight", name + ".bias"})
+        weight = state[name + ".weight"]
+        return weight, state.get(name + ".bias", torch.zeros(len(weight)))
+
     ours = {
         "embed.W_E": state[layout.tokens],
         "pos_embed.W_pos": state[layout.positions].reshape(-1, config.d_model),
     }
     if not config.tied_unembedding:
         ours["unembed.W_U"] = state[layout.head].T
-
-    def take(name: str, width: int) -> tuple[Tensor, Tensor]:
-        used.update({name + ".weight", name + ".bias"})
-        weight = state[name + ".weight"]
-        return weight, state.get(name + ".bias", torch.zeros(width))
-
-    norms = {"ln_final": layout.final_norm}
+    ours["ln_final.w"], ours["ln_final.b"] = take(layout.final_norm)
     for block in range(config.n_layers):
         at, to = layout.block.format(block), f"blocks.{block}."
-        norms |= {to + "ln1": at + layout.norms[0], to + "ln2": at + layout.norms[1]}
-        widths = 3 * config.d_model // len(layout.queries_keys_values)
-        parts = [take(at + part, widths) for part in layout.queries_keys_values]
-        weight, bias = torch.cat([w for w, _ in parts]), torch.cat([b for _, b in parts])
+        for norm, name in zip(("ln1", "ln2"), layout.norms, strict=True):
+            ours[f"{to}{norm}.w"], ours[f"{to}{norm}.b"] = take(at + name)
+        parts = [take(at + name) for name in layout.queries_keys_values]
+        weight, bias = (torch.cat(part) for part in zip(*parts, strict=True))
         for letter, w, b in zip("QKV", weight.chunk(3), bias.chunk(3), strict=True):
             ours[f"{to}attn.W_{letter}"] = rearrange(w, "(h d) m -> h m d", h=config.n_heads)
             ours[f"{to}attn.b_{letter}"] = rearrange(b, "(h d) -> h d", h=config.n_heads)
-        weight, ours[to + "attn.b_O"] = take(at + layout.attention_out, config.d_model)
+        weight, ours[to + "attn.b_O"] = take(at + layout.attention_out)
         ours[to + "attn.W_O"] = rearrange(weight, "m (h d) -> h d m", h=config.n_heads)
-        for letter, part, width in zip(
-            ("in", "out"), layout.mlp, (config.d_mlp_or_default, config.d_model), strict=True
-        ):
-            weight, ours[f"{to}mlp.b_{letter}"] = take(at + part, width)
-            ours[f"{to}mlp.W_{letter}"] = weight.T
-    for to, at in norms.items():
-        ours[to + ".w"], ours[to + ".b"] = take(at, config.d_model)
-    unwanted = () if config.attn_bias else ("attn.b_Q", "attn.b_K", "attn.b_V", "attn.b_O")
-    unwanted += () if config.mlp_bias else ("mlp.b_in", "mlp.b_out")
-    return {key: t for key, t in ours.items() if not key.endswith(unwanted or ("\0",))}, used
+        for name, theirs in zip(("in", "out"), layout.mlp, strict=True):
+            weight, ours[f"{to}mlp.b_{name}"] = take(at + theirs)
+            ours[f"{to}mlp.W_{name}"] = weight.T
+    for sublayer, has_bias in (("attn", config.attn_bias), ("mlp", config.mlp_bias)):
+        if not has_bias:  # zeros that this model does not hold as weights
+            ours = {key: t for key, t in ours.items() if f".{sublayer}.b_" not in key}
+    return ours, used
 
 
 def _check_finite(state: StateDict, name: str) -> None:
@@ -207,13 +203,13 @@ def _read_torch(path: Path) -> tuple[StateDict, dict[str, Any]]:
         )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain values, and reading it could run code: refused. "
-            "Save only the state dict, or convert it to safetensors"
-        ) from error
     except Exception as error:  # zip, pickle and torch each raise their own kinds on broken files
-        raise CheckpointError(f"{path} is not a whole torch checkpoint: {error}"[:400]) from error
+        if type(error).__name__ == "UnpicklingError":
+            raise CheckpointError(
+                f"{path} holds more than tensors and plain values, and reading it could run code: "
+                "refused. Save only the state dict, or convert it to safetensors"
+            ) from error
+        raise CheckpointError(f"{path} is no torch checkpoint: {first_line(error)}") from error
     facts = loaded.get("model_args") if isinstance(loaded, dict) else None
     state = loaded["model"] if facts is not None and "model" in loaded else loaded
     if not isinstance(state, dict) or not all(

@@ -7,13 +7,13 @@ TransformerLens wraps BERT's attention whole: its `hook_pattern` is a copy, edit
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 IMPLEMENTATION = "workbench_hooked"
 
 
-def hook_encoder_attention(hf_model: nn.Module) -> dict[str, HookPoint]:
+def hook_encoder_attention(hf_model: Any) -> dict[str, HookPoint]:
     """Give every layer of a bridged BERT its own two hook points, by hook name."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import eager_mask

@@ -44,7 +44,19 @@ def unpacked(path: Path, progress: Callable[[str], None]) -> Path:
     progress(
         f"unpacking {path.name} ({path.stat().st_size / 1e6:.0f} MB), once; later loads take a second"
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _unpack_whole(path, folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path.name} cannot be unpacked into {folder.parent}: {first_line(error)}. "
+            "Set XDG_CACHE_HOME to a folder with room"
+        ) from error
+    progress(f"unpacked into {folder}")
+    return folder
+
+
+def _unpack_whole(path: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as scratch:
         whole = Path(scratch) / "model"
         _unpack(path, whole)
@@ -53,8 +65,6 @@ def unpacked(path: Path, progress: Callable[[str], None]) -> Path:
         except OSError:
             if not folder.is_dir():  # another process was not faster: a true failure
                 raise
-    progress(f"unpacked into {folder}")
-    return folder
 
 
 def cache_root() -> Path:
@@ -96,7 +106,9 @@ def _unpack(path: Path, folder: Path) -> None:
         # transformers' bar of this step heeds no setting of its own.
         with quiet(), contextlib.redirect_stderr(io.StringIO()):
             where = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
-            model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **where)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                path.parent, dtype=torch.float32, **where
+            )
             # save_pretrained refuses what still counts as quantised; the weights no longer are.
             model.hf_quantizer = None
             model.config.__dict__.pop("quantization_config", None)

@@ -32,19 +32,19 @@ class Layout(NamedTuple):
     head: str
 
 
-_GPT2_NAMES = {
-    "tokens": "transformer.wte.weight",
-    "positions": "transformer.wpe.weight",
-    "block": "transformer.h.{}.",
-    "norms": ("ln_1", "ln_2"),
-    "queries_keys_values": ("attn.c_attn",),
-    "attention_out": "attn.c_proj",
-    "mlp": ("mlp.c_fc", "mlp.c_proj"),
-    "final_norm": "transformer.ln_f",
-    "head": "lm_head.weight",
-}
-NANOGPT = Layout("nanoGPT", **_GPT2_NAMES)
-MINGPT = Layout("minGPT", **_GPT2_NAMES)
+NANOGPT = Layout(
+    "nanoGPT",
+    tokens="transformer.wte.weight",
+    positions="transformer.wpe.weight",
+    block="transformer.h.{}.",
+    norms=("ln_1", "ln_2"),
+    queries_keys_values=("attn.c_attn",),
+    attention_out="attn.c_proj",
+    mlp=("mlp.c_fc", "mlp.c_proj"),
+    final_norm="transformer.ln_f",
+    head="lm_head.weight",
+)
+MINGPT = NANOGPT._replace(name="minGPT")
 MINGPT_2020 = Layout(
     "minGPT of 2020",
     tokens="tok_emb.weight",

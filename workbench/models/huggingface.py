@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
 from workbench.errors import CheckpointError, UnsupportedError
 from workbench.models.bridge import BridgeModel
@@ -59,7 +58,7 @@ def load_folder(folder: Path, target: Target, *, name: str | None = None) -> Bri
 
 
 def certified(
-    hf_model: nn.Module, cfg: BridgeConfig, tokenizer: Tokenizer | None, name: str
+    hf_model: Any, cfg: BridgeConfig, tokenizer: Tokenizer | None, name: str
 ) -> BridgeModel:
     """The bridged model, compared with the plain one, which must be run before it is changed in place."""
     what = "logits" if cfg.has_unembed else "final hidden states"
@@ -194,7 +193,7 @@ def _has_unembed(config: dict[str, Any]) -> bool:
     return "BertForMaskedLM" in (config.get("architectures") or [])
 
 
-def _read(folder: Path, hf_config: Any, dtype: torch.dtype, has_unembed: bool) -> nn.Module:
+def _read(folder: Path, hf_config: Any, dtype: torch.dtype, has_unembed: bool) -> Any:
     import transformers
 
     model_class = getattr(transformers, family_of(hf_config.model_type).model_class)

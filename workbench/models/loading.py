@@ -82,6 +82,8 @@ def _from_folder(folder: Path, step: int | None, target: Target) -> Model:
 
 
 def _from_file(path: Path, step: int | None, target: Target) -> Model:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no model file: it is neither a file nor a folder")
     beside = path.parent / "config.json"
     if path.suffix == ".safetensors" and _is_ours(path.parent):
         if path.name != "model.safetensors":
