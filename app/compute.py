@@ -45,7 +45,8 @@ def view_maps(view: View, model_at: ModelAt, budget: int, report: Report) -> Att
         _check_size(model, view.other, budget)
         after = attention.pattern_maps(at(model, prompt))
         maps = attention.difference_maps(after, attention.pattern_maps(at(model, view.other)))
-        return replace(maps, title=f"{model.name}, first prompt − second prompt")
+        left_out = maps.title[maps.title.rfind(" (") :] if maps.title.endswith(")") else ""
+        return replace(maps, title=f"{model.name}, first prompt − second prompt{left_out}")
     if view.kind == "training":
         after = attention.pattern_maps(at(model, prompt))
         report(f"Loading {view.model} at step {view.before}")

@@ -10,12 +10,16 @@ Badges = dict[str, list[dict[str, Any]]]
 Curve = dict[str, list[float]]
 CURVE_BEHAVIOURS = ("previous-token", "induction")
 CURVE_PROMPTS = 4
+MANY_HEADS = 100
 NOTABLE = ("induction", "previous-token", "duplicate-token")
 
 
 def badge_table(model: Model) -> Badges:
     """The badges of every head that shows a behaviour, by `layer.head` label."""
-    found = badges(head_scores(model))
+    n_heads = sum(model.n_heads_in(layer) for layer in range(model.cfg.n_layers))
+    # Time grows with heads times squared length: a large model is scored on fewer and shorter repeats.
+    n_prompts, n_pos = (8, 64) if n_heads > MANY_HEADS else (16, None)
+    found = badges(head_scores(model, n_prompts=n_prompts, n_pos=n_pos))
     return {
         str(head): [
             {

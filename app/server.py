@@ -82,18 +82,23 @@ def make_server(
     names = () if is_loopback(host) else (host, socket.gethostname())
     app = create_app(session, hosts=names, token=token)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    listener = _listen(host, port)
+    return waitress.create_server(
+        app.server,
+        sockets=[listener],
+        threads=threads,
+        ident=None,
+        max_request_header_size=MAX_HEADER_BYTES,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket; made here, since waitress leaves its own pipes open when it cannot bind."""
+    name = host.strip("[]")
     try:
-        # Asked first, since waitress leaves its pipes open behind a name that does not resolve.
-        socket.getaddrinfo(host.strip("[]"), port)
-        return waitress.create_server(
-            app.server,
-            host=host.strip("[]"),
-            port=port,
-            threads=threads,
-            ident=None,
-            max_request_header_size=MAX_HEADER_BYTES,
-        )
-    except (OSError, ValueError) as error:
+        family = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((name, port), family=family)
+    except (OSError, UnicodeError) as error:
         raise ServeError(_reason(host, port, error)) from error
 
 

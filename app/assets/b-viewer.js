@@ -49,17 +49,24 @@
     const { layer } = view.handle.getState();
     await ready(source, layer).catch(() => null); // the viewer shows what failed, with a way to retry
     if (shown !== view) return;
+    const grid = view.element.querySelector(".wba-grid");
+    const place = grid && { top: grid.scrollTop, left: grid.scrollLeft, old: grid };
     const focused = view.element.contains(document.activeElement);
     view.handle.update(source, { theme: theme() });
-    if (focused) refocus(view);
+    if (place) restore(view, place, focused, 60);
   }
 
-  // A rebuilt page loses the focus; arrow keys should go on where they were.
-  function refocus(view, tries = 20) {
+  // A rebuilt page starts at its top, without focus: go back to where the reader was.
+  function restore(view, place, focused, tries) {
+    const grid = view.element.querySelector(".wba-grid");
+    if (!grid || grid === place.old) {
+      if (tries && shown === view) requestAnimationFrame(() => restore(view, place, focused, tries - 1));
+      return;
+    }
+    grid.scrollTo(place.left, place.top);
     const { layer, head } = view.handle.getState();
-    const button = view.element.querySelector(`button[data-layer="${layer}"][data-head="${head}"]`);
-    if (button && !view.element.contains(document.activeElement)) button.focus({ preventScroll: true });
-    if (tries > 0 && shown === view) requestAnimationFrame(() => refocus(view, tries - 1));
+    const button = grid.querySelector(`button[data-layer="${layer}"][data-head="${head}"]`);
+    if (focused && button) button.focus({ preventScroll: true });
   }
 
   async function addBadges(view) {

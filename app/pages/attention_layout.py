@@ -25,6 +25,7 @@ ALERT, PROGRESS, FACTS, CERTIFICATE = "alert", "progress", "facts", "certificate
 CODE, CODE_BUTTON, CODE_PANEL, CODE_COPY = "code", "code-button", "code-panel", "code-copy"
 DOWNLOAD, VIEWER, URL_SINK = "download", "viewer", "url-sink"
 TICK_MS = 400
+FALLBACK_PROMPT = "the cat sat on the mat and the cat sat on the"
 
 
 def layout(session: Session, **query: Any) -> html.Div:
@@ -72,7 +73,7 @@ def initial_view(session: Session, query: dict[str, Any]) -> tuple[View, ModelIn
     if KINDS[values["kind"]].needs_steps and not info.steps:
         complaints.append(f"{info.name} keeps no checkpoints to compare")
         values["kind"] = "pattern"
-    examples = info.example_prompts or ("",)
+    examples = info.example_prompts or (FALLBACK_PROMPT,)
     values["prompt"] = values["prompt"] if "prompt" in query else examples[0]
     if "other" not in query:
         values["other"] = examples[1 % len(examples)]

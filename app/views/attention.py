@@ -70,10 +70,15 @@ def facts(shown: Shown) -> list[Any]:
     step = f", step {view.step:,}" if view.step is not None and view.kind != "training" else ""
     return [
         html.Strong(f"{shown.maps.title}{step}", className="fact-name"),
-        html.Span(KINDS[view.kind].label, className="fact"),
+        # The titles of differences say what they are.
+        *([] if shown.maps.kind == "difference" else [_kind_label(view)]),
         html.Span(f"{shown.n_tokens} / {shown.n_ctx} tokens", id="token-count", className="fact"),
         html.Span(spell_seconds(shown.seconds), className="fact", title="time to compute"),
     ]
+
+
+def _kind_label(view: View) -> html.Span:
+    return html.Span(KINDS[view.kind].label, className="fact")
 
 
 def certificate(shown: Shown) -> list[Any]:

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model, tiny_session
+from tiny_session import tiny_model, tiny_session
 
 from app.cache import ByteCache
 from app.jobs import Jobs

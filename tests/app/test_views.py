@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import Loader, tiny_models
+from tiny_session import Loader, tiny_models
 
 import workbench
 from app.pages.attention_layout import initial_view
