@@ -451,6 +451,28 @@ def test_the_notebook_entry_speaks_to_its_kernel(open_view):
     assert page.evaluate("traits.state") == {"layer": 1, "head": 3, "locked": True, "pos": None}
 
 
+def test_a_range_of_its_own_lets_a_diffuse_head_be_seen(open_view):
+    layer = np.full((1, 8, 8), 0.125, np.float32)
+    page = open_view(AttentionMaps((layer,), TEXT, TEXT, "pattern", "diffuse", False))
+    root = colour_at(page, 5, 3)
+    page.get_by_role("button", name="√ scale").click()
+    linear = colour_at(page, 5, 3)
+    page.get_by_role("button", name="range per head").click()
+    blue = [int(colour[1:3], 16) for colour in (linear, root, colour_at(page, 5, 3))]
+    assert blue == sorted(blue, reverse=True)
+    assert colour_at(page, 5, 3) == SEQUENTIAL[-1]
+
+
+def test_sharp_screens_get_sharp_pictures(open_page, serve):
+    page = open_page(device_scale_factor=2)
+    page.goto(serve(site(maps_of())))
+    page.locator('.wba-row[data-layer="0"][data-status="ready"]').wait_for()
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('canvas')].map((c) => c.width / c.getBoundingClientRect().width)"
+    )
+    assert sizes == pytest.approx([2] * len(sizes), rel=0.03)
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_cut_off_at_common_widths(open_page, serve, width):
     page = open_page(viewport={"width": width, "height": 800})

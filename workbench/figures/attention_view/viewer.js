@@ -368,7 +368,7 @@
         this.side = side;
         this.element.style.setProperty("--wba-side", `${side}px`);
         this.element.style.setProperty("--wba-columns", this.columns);
-        this.element.classList.toggle("wba-small", side < 84);
+        this.element.classList.toggle("wba-small", side < 72);
         this.element.querySelectorAll(".wba-head-label").forEach((label, head) => {
           label.textContent = side < 60 ? String(head) : `head ${head}`;
         });
@@ -376,8 +376,11 @@
       }
     }
 
-    wanted(room) {
-      return Math.min(room, 56 + this.columns * 120);
+    /** Width of the grid: what the square beside it leaves, within what thumbnails need and can use. */
+    wanted(width, height) {
+      const most = Math.min(Math.floor(width * 0.47), 56 + this.columns * 120);
+      const least = Math.min(most, 56 + this.columns * 84);
+      return clamp(width - height - 100, least, most);
     }
 
     seen(entries) {
@@ -1001,7 +1004,7 @@
       const chrome = this.body.offsetTop;
       const free = globalThis.innerHeight - top - chrome - 16;
       const height = this.options.height ? this.options.height - chrome : free > 360 ? Math.min(free, 760) : 520;
-      const left = stacked ? width : this.grid.wanted(Math.floor(width * 0.47));
+      const left = stacked ? width : this.grid.wanted(width, height);
       this.root.classList.toggle("wba-stacked", stacked);
       this.body.style.gridTemplateColumns = stacked ? "minmax(0, 1fr)" : `${left}px minmax(0, 1fr)`;
       this.grid.element.style.maxHeight = `${stacked ? 300 : height}px`;
