@@ -8,8 +8,9 @@ import torch
 from torch.testing import assert_close
 
 from workbench.errors import CheckpointError
-from workbench.models.checkpoints import checkpoint_steps, load_checkpoint
+from workbench.models.checkpoints import load_checkpoint
 from workbench.models.config import TransformerConfig
+from workbench.models.files import checkpoint_steps
 from workbench.models.transformer import Transformer
 from workbench.training.config import TrainingConfig
 from workbench.training.loop import METRICS_FILE, fit, read_metrics
@@ -152,15 +153,21 @@ def test_a_tiny_model_learns_to_add(tmp_path):
     assert task.measure(model)["train_accuracy"] == 1
 
 
-def test_training_mode_gives_the_logits_of_evaluation():
-    """Training skips the pattern where nobody looks at it; with a hook on it, it does not."""
-    model = Transformer(dataclasses.replace(SHAPE, dropout=0.0))
+@pytest.mark.parametrize("norm", ["none", "LN", "LNPre", "RMS"])
+def test_training_mode_gives_the_logits_of_evaluation(norm):
+    """Training skips hook points that nobody looks at; with hooks on them it passes them."""
+    model = Transformer(dataclasses.replace(SHAPE, dropout=0.0, norm=norm))
     tokens = TASK.batch(0, 0).tokens
     with torch.no_grad():
         expected = model.eval()(tokens)
         assert_close(model.train()(tokens), expected, rtol=1e-4, atol=1e-5)
-        seen = []
-        watch = [("blocks.0.attn.hook_pattern", lambda pattern, hook: seen.append(pattern))]
+        seen = {}
+        points = [
+            "blocks.0.attn.hook_pattern",
+            *(["ln_final.hook_scale"] if norm != "none" else []),
+        ]
+        watch = [(point, lambda value, hook: seen.update({hook.name: value})) for point in points]
         with model.hooks(fwd_hooks=watch):
             assert_close(model(tokens), expected, rtol=1e-4, atol=1e-5)
-    assert_close(seen[0].sum(-1), torch.ones(4, 2, 16))
+    assert set(seen) == set(points)
+    assert_close(seen[points[0]].sum(-1), torch.ones(4, 2, 16))

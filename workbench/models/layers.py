@@ -31,6 +31,12 @@ def _weight(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(*shape))
 
 
+def is_watched(module: nn.Module, *points: str) -> bool:
+    """Whether anything is attached to hook points; if not, training may take a way that skips them."""
+    hooks = [getattr(module, point) for point in points]
+    return any(hook._forward_hooks or hook._backward_hooks for hook in hooks)
+
+
 class Norm(nn.Module):
     """One normalisation: `hook_scale` is the divisor σ, `hook_normalized` comes before gain and bias."""
 
@@ -48,6 +54,13 @@ class Norm(nn.Module):
         """Normalise every position on its own."""
         if self.kind == "none":
             return x
+        if (
+            self.training
+            and self.kind.startswith("LN")
+            and not is_watched(self, "hook_scale", "hook_normalized")
+        ):
+            gain = (self.w, self.b) if self.kind == "LN" else (None, None)
+            return F.layer_norm(x, x.shape[-1:], *gain, self.eps)
         if not self.kind.startswith("RMS"):
             x = x - x.mean(-1, keepdim=True)
         scale = self.hook_scale((x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
@@ -130,7 +143,7 @@ class Attention(nn.Module):
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, may_attend: Tensor | None) -> Tensor:
         """Σ_key pattern · v, `[batch query head d_head]`."""
         q = q * self.inverse_root[:, None].to(q.dtype)
-        if self.training and not self._is_watched():
+        if self.training and not is_watched(self, "hook_attn_scores", "hook_pattern"):
             # Never builds the pattern: a third faster, to rounding the same.
             q, k, v = (rearrange(t, "b p h d -> b h p d") for t in (q, k, v))
             chance = self.dropout.p
@@ -138,14 +151,12 @@ class Attention(nn.Module):
             return rearrange(mixed, "b h q d -> b q h d")
         scores = rearrange(q, "b q h d -> b h q d") @ rearrange(k, "b k h d -> b h d k")
         if may_attend is not None:
-            scores = scores.masked_fill(~may_attend, -torch.inf)
+            # Added, not filled in: one pass over the scores instead of a copy and a pass, either way.
+            hidden = torch.zeros_like(may_attend, dtype=scores.dtype)
+            scores = scores + hidden.masked_fill_(~may_attend, -torch.inf)
         pattern = self.hook_pattern(self.hook_attn_scores(scores).softmax(-1))
         mixed = self.dropout(pattern) @ rearrange(v, "b k h d -> b h k d")
         return rearrange(mixed, "b h q d -> b q h d")
-
-    def _is_watched(self) -> bool:
-        points = (self.hook_attn_scores, self.hook_pattern)
-        return any(point._forward_hooks or point._backward_hooks for point in points)
 
     def _rotate(self, x: Tensor) -> Tensor:
         cos, sin = (t[: x.shape[1], None].to(x.dtype) for t in (self.rotary_cos, self.rotary_sin))

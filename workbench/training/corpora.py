@@ -17,7 +17,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from workbench.errors import CheckpointError, ConfigError
-from workbench.models.checkpoints import write_atomically
+from workbench.models.files import write_atomically
 from workbench.models.tokenizer import Tokenizer
 
 BOS = "<|bos|>"

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from workbench.models.tokenizer import Tokenizer
     from workbench.models.transformer import Transformer
     from workbench.training.loop import ProgressFn
-    from workbench.training.tasks import Task
+    from workbench.training.tasks import Repeats, Task
 
 D_VOCAB = 1024
 N_CTX = 256
 N_ROWS = 8
 MODULUS = 113
+D_SYMBOLS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ _RECIPES = (
         summary="No layers: embedding and unembedding alone, which can learn bigrams and nothing else.",
         shape=_TEXT_SHAPE | {"order": "", "positions": "none"},
         data="python",
-        training=TrainingConfig(steps=4000, muon_lr=None),
+        training=TrainingConfig(steps=2000, muon_lr=None),
         example_prompts=_CODE_PROMPTS,
     ),
     Recipe(
@@ -89,7 +90,7 @@ _RECIPES = (
         summary="One layer of attention, no MLP: bigrams and skip-trigrams.",
         shape=_TEXT_SHAPE | {"order": "s", "n_heads": 8, "d_head": 32},
         data="python",
-        training=TrainingConfig(steps=2500),
+        training=TrainingConfig(steps=2000),
         example_prompts=_CODE_PROMPTS,
     ),
     Recipe(
@@ -99,7 +100,7 @@ _RECIPES = (
         data="python",
         training=TrainingConfig(
             steps=3000,
-            keep=(0, 250, 500, 625, 750, 800, 850, 900, 950, 1000, 1100, 1250, 1500, 2000, 3000),
+            keep=(0, 250, 500, 625, 750, 800, 850, 900, 1000, 1250, 2000, 3000),
         ),
         n_repeats=1,
         example_prompts=_CODE_PROMPTS,
@@ -118,7 +119,7 @@ _RECIPES = (
             "mlp_bias": True,
         },
         data="python",
-        training=TrainingConfig(steps=2500),
+        training=TrainingConfig(steps=1500),
         n_repeats=1,
         example_prompts=_CODE_PROMPTS,
     ),
@@ -130,13 +131,13 @@ _RECIPES = (
             "d_model": 64,
             "n_heads": 4,
             "d_head": 16,
-            "d_vocab": 64,
+            "d_vocab": D_SYMBOLS,
             "n_ctx": 64,
             "positions": "shortformer",
             "unembed_bias": True,
         },
         data="repeats",
-        training=TrainingConfig(steps=2500),
+        training=TrainingConfig(steps=1500),
         example_prompts=("k r a x m k r a x", "Zebra9Zebra9Z", "a b c d e f g a b c d e f g a b"),
     ),
     Recipe(
@@ -265,12 +266,18 @@ def _python(chosen: Recipe) -> "tuple[Task, Tokenizer]":
 
 
 def _repeats(chosen: Recipe) -> "tuple[Task, Tokenizer]":
-    from workbench.training.tasks import Repeats
     from workbench.training.vocabularies import symbol_tokenizer
 
-    shape = chosen.shape
-    task = Repeats(shape["d_vocab"], shape["n_ctx"], n_rows=64, periods=(6, 24), first=2)
-    return task, symbol_tokenizer()
+    return make_repeats(chosen.shape["d_vocab"], chosen.shape["n_ctx"]), symbol_tokenizer()
+
+
+def make_repeats(d_vocab: int, n_ctx: int) -> "Repeats":
+    """Repeats for a vocabulary: of symbols in a short context, or of a language model's tokens."""
+    from workbench.training.tasks import Repeats
+
+    if d_vocab == D_SYMBOLS:
+        return Repeats(d_vocab, n_ctx, n_rows=64, periods=(6, 24), first=2)
+    return Repeats(d_vocab, n_ctx, n_rows=N_ROWS, periods=(n_ctx // 8, n_ctx // 2))
 
 
 def _modular_addition(chosen: Recipe) -> "tuple[Task, Tokenizer]":
@@ -285,5 +292,7 @@ def _finish(chosen: Recipe, out: Path) -> None:
     import torch
 
     from workbench.models.checkpoints import load_checkpoint, save_weights
+    from workbench.training.card import write_card
 
     save_weights(load_checkpoint(out), out / "model.safetensors", dtype=torch.float16)
+    write_card(out, chosen)

@@ -32,5 +32,5 @@ def language_model_start(model: Transformer, seed: int) -> None:
                     sublayer.initialise(std, std / math.sqrt(2 * n_layers))
         if model.cfg.positions == "shortformer":
             n_ctx = model.cfg.n_ctx
-            waves = sinusoids(n_ctx, d_model, _SHORTEST, 2 * n_ctx)
+            waves = sinusoids(n_ctx, d_model, _SHORTEST, 2.0 * n_ctx)
             model.pos_embed.W_pos.copy_(_POSITION_POWER * waves)
