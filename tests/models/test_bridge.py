@@ -1,5 +1,7 @@
 """Laws that every public architecture must obey through the bridge, on tiny random models of each."""
 
+import copy
+
 import pytest
 import torch
 from tiny import TINY, tiny_hf
@@ -301,6 +303,20 @@ def test_hooks_leave_with_their_context_even_after_an_error(model_of):
     with pytest.raises(SiteError), model.hooks([*zero, ("blocks.0.hook_nonsense", print)]):
         pass
     assert_close(model(TOKENS), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "gpt2"])
+def test_a_copy_shares_neither_weights_nor_hooks_nor_lock(model_of, name):
+    model = model_of(name)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        before = model(TOKENS)
+        with other.hooks([("blocks.0.attn.hook_pattern", lambda pattern, hook: pattern * 0)]):
+            assert_close(model(TOKENS), before, rtol=0, atol=0)
+            assert (other(TOKENS) - before).abs().max() > 1e-3
+        next(other.parameters()).zero_()
+        assert_close(model(TOKENS), before, rtol=0, atol=0)
+    assert other.lock is not model.lock
 
 
 @pytest.mark.parametrize("name", WITH_HEAD)

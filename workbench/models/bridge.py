@@ -177,6 +177,8 @@ class BridgeModel:
     def hooks(self, fwd_hooks: Sequence[tuple[str, HookFn]]) -> Iterator["BridgeModel"]:
         """Run with these hooks attached; each is called as `fn(activation, hook=point)`.
 
+        An edit is what `fn` returns. Writing into the activation is no edit: at norms it would be lost.
+
         Raises:
             SiteError: a name that is no hook of this model.
         """

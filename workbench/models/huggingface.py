@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from workbench.errors import CheckpointError, UnsupportedError
+from workbench.errors import CheckpointError, UnsupportedError, WorkbenchError
 from workbench.models.bridge import BridgeModel
 from workbench.models.certify import certificate, probe_tokens
 from workbench.models.families import BridgeConfig, Family, bridge_config, family_of
@@ -49,19 +49,25 @@ def load_folder(folder: Path, target: Target, *, name: str | None = None) -> Bri
         target.progress(f"reading {n_held / 1e6:.0f} million weights of {name}")
         has_unembed = _has_unembed(config)
         hf_model = _read(folder, hf_config, target.dtype, has_unembed).to(target.device)
-    cfg = bridge_config(hf_config, has_unembed=has_unembed)
-    if tokenizer is not None and tokenizer.d_vocab > cfg.d_vocab:
+    try:
+        cfg = bridge_config(hf_config, has_unembed=has_unembed)
+        if tokenizer is not None and tokenizer.d_vocab > cfg.d_vocab:
+            raise CheckpointError(
+                f"{folder}: the tokenizer has {tokenizer.d_vocab} tokens, the model {cfg.d_vocab}"
+            )
+        return certified(hf_model, cfg, tokenizer, name)
+    except WorkbenchError:
+        raise
+    except Exception as error:  # a config may hold anything where the libraries expect something
         raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.d_vocab} tokens, the model {cfg.d_vocab}"
-        )
-    return certified(hf_model, cfg, tokenizer, name)
+            f"{folder / 'config.json'} describes a model that does not run: {first_line(error)}"
+        ) from error
 
 
 def certified(
     hf_model: Any, cfg: BridgeConfig, tokenizer: Tokenizer | None, name: str
 ) -> BridgeModel:
     """The bridged model, compared with the plain one, which must be run before it is changed in place."""
-    what = "logits" if cfg.has_unembed else "final hidden states"
     probe = probe_tokens(tokenizer, cfg.d_vocab, cfg.n_ctx).to(next(hf_model.parameters()).device)
     with torch.inference_mode():
         plain = hf_model(probe) if cfg.has_unembed else hf_model.base_model(probe)
@@ -71,7 +77,11 @@ def certified(
     with torch.inference_mode():
         found, cache = model.run_with_cache(probe, last)
         found = found if cfg.has_unembed else cache[last]
-    source = f"{type(hf_model).__name__} of transformers ({what})"
+    source = f"{type(hf_model).__name__} of transformers"
+    if not cfg.has_unembed:
+        source = (
+            f"the final hidden states of {type(hf_model.base_model).__name__} (it has no logits)"
+        )
     model.certificate = certificate(source, expected, found)
     return model
 
