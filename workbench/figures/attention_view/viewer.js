@@ -363,7 +363,7 @@
 
     /** Thumbnails as large as the room allows. */
     layout(width) {
-      const side = clamp(Math.floor((width - 44) / this.columns) - 8, 34, 112);
+      const side = clamp(Math.floor((width - 44) / this.columns) - 8, 24, 112);
       if (side !== this.side) {
         this.side = side;
         this.element.style.setProperty("--wba-side", `${side}px`);
