@@ -11,6 +11,13 @@ Curve = dict[str, list[float]]
 CURVE_BEHAVIOURS = ("previous-token", "induction")
 CURVE_PROMPTS = 4
 MANY_HEADS = 100
+# Short enough to stand under a small thumbnail.
+LABELS = {
+    "previous-token": "prev. token",
+    "duplicate-token": "dup. token",
+    "current-token": "own token",
+    "first-token": "first token",
+}
 NOTABLE = ("induction", "previous-token", "duplicate-token")
 
 
@@ -23,7 +30,7 @@ def badge_table(model: Model) -> Badges:
     return {
         str(head): [
             {
-                "label": badge.behaviour,
+                "label": LABELS.get(badge.behaviour, badge.behaviour),
                 "behaviour": badge.behaviour,
                 "value": badge.value,
                 "chance": badge.chance,

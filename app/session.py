@@ -257,7 +257,7 @@ def _model_bytes(model: Any) -> int:
 
 def _shape(model: Model) -> str:
     cfg = model.cfg
-    heads = [model.n_heads_in(layer) for layer in range(cfg.n_layers)]
-    each = f"{heads[0]} heads each" if len(set(heads)) == 1 else f"{n_heads(model)} heads"
+    counts = {model.n_heads_in(layer) for layer in range(cfg.n_layers)}
+    heads = f"{counts.pop()} heads" if len(counts) == 1 else f"{n_heads(model)} heads in all"
     layers = f"{cfg.n_layers} layer{'s' if cfg.n_layers != 1 else ''}"
-    return f"{layers}, {each}, d_model {cfg.d_model}, reads {cfg.n_ctx} tokens"
+    return f"{layers} × {heads}, d_model {cfg.d_model}"
