@@ -5,7 +5,9 @@ answers. Dash checks neither Host nor Origin; this gate does, before any callbac
 """
 
 import hmac
+import ipaddress
 import secrets
+from collections.abc import Callable
 from urllib.parse import urlencode, urlsplit
 
 from dash import Dash
@@ -45,9 +47,13 @@ def harden(app: Dash, *, hosts: tuple[str, ...] = (), token: str | None = None) 
     # Cookies ignore ports: a name of its own keeps two servers of one machine apart.
     cookie = "workbench_" + secrets.token_hex(4)
 
+    def is_allowed(name: str) -> bool:
+        # DNS rebinding needs a name; where a token guards the server, its numeric addresses may be used.
+        return name in allowed or (token is not None and _is_numeric(name))
+
     @server.before_request
     def gate() -> BaseResponse | None:
-        _check_origin(allowed)
+        _check_origin(is_allowed)
         return None if token is None else _check_token(token, cookie)
 
     policy = content_security_policy(app)
@@ -87,8 +93,16 @@ def content_security_policy(app: Dash) -> str:
     )
 
 
-def _check_origin(allowed: frozenset[str]) -> None:
-    if host_name(request.host) not in allowed:
+def _is_numeric(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _check_origin(is_allowed: Callable[[str], bool]) -> None:
+    if not is_allowed(host_name(request.host)):
         abort(421, "this server does not answer to that host name")
     if request.method in _READING:
         return

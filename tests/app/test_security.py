@@ -106,6 +106,16 @@ def test_a_token_never_redirects_to_another_site(session):
     assert not answer.headers.get("Location", "").startswith("//")
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("192.168.1.7:8050", 200), ("[fe80::1]", 200), ("evil.example", 421), ("me", 200)],
+)
+def test_behind_a_token_numeric_addresses_and_named_hosts_are_served(session, host, status):
+    guarded = create_app(session, hosts=("Me",), token="s3cret").server.test_client()
+    headers = {"Host": host, "Authorization": "Bearer s3cret"}
+    assert guarded.get("/", headers=headers).status_code == status
+
+
 def test_a_bearer_header_serves_scripts(session):
     guarded = create_app(session, token="s3cret").server.test_client()
     assert guarded.get("/", headers={"Authorization": "Bearer s3cret"}).status_code == 200

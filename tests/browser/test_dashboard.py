@@ -311,3 +311,24 @@ def test_a_slow_model_says_what_it_does_while_the_page_stays_alive(visit):
     page.get_by_role("option", name="minilm").click()
     expect(page.locator("#facts")).to_contain_text("minilm", timeout=120_000)
     expect(page.locator(HEADS)).to_have_count(72)
+
+
+def test_a_long_computation_says_what_it_does_and_the_page_stays_alive(open_page, serve):
+    from app.main import create_app
+    from app.session import Session
+    from workbench import models
+
+    def slow(name, *, step=None, progress=None):
+        progress("converting the weights")
+        time.sleep(4)
+        return models.load(name, step=step)
+
+    session = Session(load=slow)
+    page = open_page()
+    page.goto(serve(create_app(session)))
+    expect(page.locator("#progress")).to_contain_text("converting the weights")
+    page.locator("#prompt").fill("x = 1")
+    expect(page.locator(HEADS).first).to_be_visible(timeout=60_000)
+    expect(page.locator("#progress")).to_be_empty()
+    wait_for_query(page, prompt="x = 1")
+    session.close(wait=60)
