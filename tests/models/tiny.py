@@ -1,5 +1,7 @@
 """Tiny public architectures with random weights."""
 
+import json
+
 import torch
 
 _SIZES = {
@@ -49,3 +51,9 @@ def tiny_hf(name):
             for weight in model.parameters():
                 weight.add_(torch.randn_like(weight) * 0.2)
     return model
+
+
+def change_config(folder, **changes):
+    """Overwrite fields of a folder's config.json."""
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
