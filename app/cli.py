@@ -84,7 +84,7 @@ def attention(
 
     loaded = _load(model, step)
     run = workbench.run(loaded, prompt, sites=("pattern",))
-    if getattr(loaded, "has_unembed", True):
+    if run.logits.shape[-1]:  # an encoder predicts nothing
         _print(prediction_table(loaded, run))
     _print(head_table(run, rows))
     if out is not None:
