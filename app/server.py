@@ -114,7 +114,7 @@ def _reason(host: str, port: int, error: Exception) -> str:
     if code == errno.EADDRINUSE:
         return (
             f"port {port} on {host} is taken by another program: stop it, or choose another port "
-            f"(--port {port + 1}; --port 0 takes a free one)"
+            f"(--port {port + 1})"
         )
     if code == errno.EACCES:
         return f"port {port} may not be opened by this user: choose one above 1023"
