@@ -77,7 +77,7 @@ def certified(
     with torch.inference_mode():
         found, cache = model.run_with_cache(probe, last)
         found = found if cfg.has_unembed else cache[last]
-    source = f"{type(hf_model).__name__} of transformers"
+    source = f"the logits of transformers' {type(hf_model).__name__}"
     if not cfg.has_unembed:
         source = (
             f"the final hidden states of {type(hf_model.base_model).__name__} (it has no logits)"

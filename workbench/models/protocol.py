@@ -35,8 +35,8 @@ class Certificate:
 
     def __str__(self) -> str:
         return (
-            f"logits within {self.max_logit_error:.1e} of {self.source} "
-            f"(largest logit {self.max_logit:.1f}, {self.n_tokens} tokens)"
+            f"within {self.max_logit_error:.1e} of {self.source} "
+            f"({self.n_tokens} tokens, values up to {self.max_logit:.1f})"
         )
 
 
