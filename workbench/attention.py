@@ -83,9 +83,9 @@ class AttentionMaps:
         for index, layer in enumerate(self.layers):
             if layer is None:
                 continue
-            head, query, key = np.indices(layer.shape)
+            head, query, key = np.unravel_index(np.arange(layer.size), layer.shape)
             exists = (query >= key) | (not self.causal)
-            columns = {"head": head, "query": query, "key": key, "value": layer}
+            columns = {"head": head, "query": query, "key": key, "value": layer.ravel()}
             part = pd.DataFrame({name: column[exists] for name, column in columns.items()})
             parts.append(part.assign(layer=index))
         if not parts:

@@ -5,6 +5,7 @@ training: its query, key, value and output entries only ever receive gradients t
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from transformer_lens.hook_points import HookPoint
 
 from workbench.models.config import GATE_ACTIVATIONS, TransformerConfig
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
@@ -59,8 +60,8 @@ class Norm(nn.Module):
             and self.kind.startswith("LN")
             and not is_watched(self, "hook_scale", "hook_normalized")
         ):
-            gain = (self.w, self.b) if self.kind == "LN" else (None, None)
-            return F.layer_norm(x, x.shape[-1:], *gain, self.eps)
+            gain, bias = (self.w, self.b) if self.kind == "LN" else (None, None)
+            return F.layer_norm(x, x.shape[-1:], gain, bias, self.eps)
         if not self.kind.startswith("RMS"):
             x = x - x.mean(-1, keepdim=True)
         scale = self.hook_scale((x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
@@ -78,6 +79,11 @@ class Norm(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention; `x @ W_Q`, `z @ W_O`, one head apart from the next."""
 
+    b_Q: Tensor
+    b_K: Tensor
+    b_V: Tensor
+    b_O: Tensor
+    inverse_root: Tensor
     rotary_cos: Tensor
     rotary_sin: Tensor
 
@@ -95,7 +101,8 @@ class Attention(nn.Module):
                 self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
             else:
                 self.register_buffer(name, torch.zeros(shape), persistent=False)
-        inverse_root = torch.tensor([1 / math.sqrt(size) for size in head_sizes])
+        roots = [1 / math.sqrt(size) for size in head_sizes]
+        inverse_root = torch.tensor(roots, dtype=torch.float64)
         self.register_buffer("inverse_root", inverse_root, persistent=False)
         self.one_size = len(set(head_sizes)) == 1
         if config.positions == "rotary":
@@ -167,6 +174,10 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Feed-forward sublayer; a gated one is `act(x @ W_gate) * (x @ W_in)` (Shazeer 2020)."""
 
+    b_in: Tensor
+    b_out: Tensor
+    act_fn: Callable[[Tensor], Tensor]
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         d_model, d_mlp = config.d_model, config.d_mlp_or_default
@@ -217,7 +228,7 @@ def rotary_tables(
     rates = base ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
     angles = torch.arange(n_ctx, dtype=torch.float64)[:, None] * rates
     angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos().float(), angles.sin().float()
+    return angles.cos(), angles.sin()
 
 
 def sinusoids(
