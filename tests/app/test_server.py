@@ -9,6 +9,7 @@ import time
 import urllib.request
 
 import pytest
+from waitress import wasyncore
 
 from app.server import ServeError, address, make_server
 
@@ -59,6 +60,8 @@ def test_the_server_answers_over_a_real_socket(session):
         server.close()
         server.task_dispatcher.shutdown()
         thread.join(5)
+        # A connection that the stopped loop had not yet seen end.
+        wasyncore.close_all(server._map, ignore_all=True)
 
 
 @pytest.mark.slow

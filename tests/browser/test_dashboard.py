@@ -21,6 +21,8 @@ def dashboard():
     """The address of one dashboard on a real waitress server, as `workbench serve` starts it."""
     import threading
 
+    from waitress import wasyncore
+
     from app.server import make_server
     from app.session import Session
     from workbench.models import list_models
@@ -36,6 +38,7 @@ def dashboard():
     session.close(wait=60)
     server.task_dispatcher.shutdown()
     thread.join(10)
+    wasyncore.close_all(server._map, ignore_all=True)
 
 
 @pytest.fixture
