@@ -84,6 +84,7 @@ def text_metrics(model: Transformer, text: str | None = None) -> dict[str, float
     between all. `in_context_learning_nats` is the mean loss at positions 239 to 249 minus that at 19 to 29:
     the more negative, the more the context helps.
     """
+    assert model.tokenizer is not None
     ids = encoded(model.tokenizer, held_out_text() if text is None else text)
     n_ctx = model.cfg.n_ctx
     starts = np.arange(0, len(ids) - n_ctx, n_ctx)
@@ -94,7 +95,8 @@ def text_metrics(model: Transformer, text: str | None = None) -> dict[str, float
         ]
     )
     # A byte-level token's letters are its bytes.
-    size = np.array([len(model.tokenizer.backend.id_to_token(i)) for i in range(model.cfg.d_vocab)])
+    pieces = [model.tokenizer.backend.id_to_token(i) or "" for i in range(model.cfg.d_vocab)]
+    size = np.array([len(piece) for piece in pieces])
     n_bytes = int(size[ids[: len(starts) * n_ctx]].sum())
     late, early = (losses[:, first : last + 1].mean() for first, last in (LATE, EARLY))
     return {

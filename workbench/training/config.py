@@ -5,6 +5,7 @@ rate(step) = lr · warm-up · decay        linear up, constant, linear down to z
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from workbench.errors import ConfigError
 
@@ -83,7 +84,7 @@ class TrainingConfig:
 
 
 def _check_number(
-    name: str, value: object, low: int | float, high: int | float, *, whole: bool = False
+    name: str, value: Any, low: int | float, high: int | float, *, whole: bool = False
 ) -> None:
     kinds = int if whole else (int, float)
     is_number = isinstance(value, kinds) and not isinstance(value, bool)

@@ -103,8 +103,12 @@ class _Run:
 
     def save(self) -> None:
         """Write the state from which the run can go on."""
-        counters = {"step": self.step, "tokens": self.tokens, "seconds": self.elapsed}
-        counters["settings"] = self._settings()
+        counters = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "seconds": self.elapsed,
+            "settings": self._settings(),
+        }
         save_state(self.out / STATE_FILE, self.model, self.optimizers, counters)
 
     def _settings(self) -> str:

@@ -39,7 +39,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # takes no closure
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
@@ -52,6 +52,7 @@ class Muon(torch.optim.Optimizer):
                 self._move(pairs, group)
 
     def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
+        assert weight.grad is not None
         state = self.state[weight]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(weight)

@@ -71,10 +71,11 @@ _TEXT_SHAPE = {
     "unembed_bias": True,
 }
 _CODE_PROMPTS = (
-    "def get_width(self, item):\n    return self.width\n\ndef get_height(self, item):\n    return self.",
-    "for name, value in items:\n    print(name, value)\n\nfor name, value in ",
-    "with open(path) as file:\n    data = file.read()\n\nwith open(",
-    "class Frobnicator:\n    pass\n\nclass FancyFrobnicator(Frob",
+    "parser.add_argument('--verbose', help='say more')\n"
+    "parser.add_argument('--quiet', help='say less')\nparser.add_",
+    "class Frobnicator:\n    pass\n\nclass Other(Frobn",
+    "import zylograph\n\nimage = zylograph.open(path)\nimage2 = zylog",
+    "x = {'north': 1, 'south': 2}\ny = {'north': 3, 'sou",
 )
 _RECIPES = (
     Recipe(

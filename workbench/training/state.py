@@ -29,7 +29,7 @@ def save_state(
 ) -> None:
     """Write everything that the next step depends on."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for kind, optimizer in optimizers.items():
         for parameter, moments in optimizer.state.items():
             for moment, value in moments.items():
