@@ -11,15 +11,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flask import Flask, Response, jsonify, request, send_from_directory
+from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from app.session import Session, Shown
 from workbench.errors import WorkbenchError
-from workbench.figures.attention_view import payload
+from workbench.figures.attention_view import VIEWER_CSS, VIEWER_JS, payload
 
-VIEWER_FILES = ("viewer.js", "viewer.css")
-VIEWER_FOLDER = Path(payload.__file__).parent
+VIEWER_FILES = {
+    "viewer.js": (VIEWER_JS, "text/javascript"),
+    "viewer.css": (VIEWER_CSS, "text/css"),
+}
 _GONE = "this view is no longer in the server's memory: it will be computed again"
 
 
@@ -45,7 +47,8 @@ def register(server: Flask, session: Session) -> None:
     def viewer_file(name: str) -> Any:
         if name not in VIEWER_FILES:
             return _failure(f"no file {name[:40]!r}", 404)
-        return send_from_directory(VIEWER_FOLDER, name, max_age=0)
+        content, kind = VIEWER_FILES[name]
+        return Response(content, mimetype=kind, headers={"Cache-Control": "no-cache"})
 
     @server.get("/api/<path:rest>")
     def unknown(rest: str) -> tuple[Response, int]:

@@ -67,9 +67,9 @@ def site(maps: AttentionMaps) -> Callable:
             case "/boot.js":
                 return "text/javascript", BOOT
             case "/viewer.js":
-                return "text/javascript", VIEWER_JS.read_bytes()
+                return "text/javascript", VIEWER_JS.encode()
             case "/viewer.css":
-                return "text/css", VIEWER_CSS.read_bytes()
+                return "text/css", VIEWER_CSS.encode()
             case "/meta":
                 return "application/json", json.dumps(view_meta(maps, badges)).encode()
             case "/cross":

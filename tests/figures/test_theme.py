@@ -65,7 +65,7 @@ def test_depth_reads_as_size_without_hue():
 
 
 def test_the_viewer_draws_with_the_same_colours():
-    script = VIEWER_JS.read_text(encoding="utf-8")
+    script = VIEWER_JS
     lights = re.findall(r"light: \[([^\]]*)\]", script)
     anchors = [tuple(re.findall(r"#[0-9a-f]{6}", light)) for light in lights]
     assert anchors == [theme.SEQUENTIAL, theme.DIVERGING]

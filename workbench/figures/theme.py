@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-# The same anchors as in attention_view/viewer.js: a head looks alike in every figure.
+# The same anchors as in attention_view/viewer/colours.js: a head looks alike in every figure.
 SEQUENTIAL = (
     "#ffffff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b",
 )  # fmt: skip

@@ -1,13 +1,14 @@
 """The attention viewer: heads as thumbnails, one head large, the text as a strip of tokens.
 
-One script, `viewer.js`, draws it in the dashboard, in notebooks and in exported pages.
+One script, assembled from `viewer/*.js`, draws it in the dashboard, in notebooks and in exported pages.
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from workbench.figures.attention_view.export import VIEWER_CSS, VIEWER_JS, attention_page
+from workbench.figures.attention_view.export import attention_page
 from workbench.figures.attention_view.payload import encode_layer, exact_cross, view_meta
+from workbench.figures.attention_view.script import VIEWER_CSS, VIEWER_JS
 
 if TYPE_CHECKING:
     from workbench.figures.attention_view.widget import AttentionWidget

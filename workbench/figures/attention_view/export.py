@@ -6,7 +6,6 @@ import hashlib
 import html
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,8 @@ from workbench.figures.attention_view.payload import (
     exact_cross,
     view_meta,
 )
+from workbench.figures.attention_view.script import VIEWER_CSS, VIEWER_JS
 
-VIEWER_JS = Path(__file__).with_name("viewer.js")
-VIEWER_CSS = Path(__file__).with_name("viewer.css")
 # Beyond this the file carries only the picture's 8-bit codes, and the viewer marks values with "≈".
 MAX_EXACT_CELLS = 2_000_000
 
@@ -54,10 +52,10 @@ def attention_page(
     }
     if sum(layer.size for layer in layers.values()) <= MAX_EXACT_CELLS:
         data["exact"] = {index: {"data": _base64(_exact(maps, index))} for index in layers}
-    script = VIEWER_JS.read_text(encoding="utf-8") + _BOOT
+    script = VIEWER_JS + _BOOT
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
-    style = VIEWER_CSS.read_text(encoding="utf-8") + _PAGE_CSS
+    style = VIEWER_CSS + _PAGE_CSS
     title = html.escape(f"{maps.title}: attention".encode(errors="replace").decode())
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'

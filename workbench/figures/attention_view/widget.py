@@ -9,13 +9,14 @@ import traitlets
 
 from workbench.attention import AttentionMaps, pattern_maps
 from workbench.errors import WorkbenchError
-from workbench.figures.attention_view.export import VIEWER_CSS, VIEWER_JS, attention_page
+from workbench.figures.attention_view.export import attention_page
 from workbench.figures.attention_view.payload import (
     drawn_layers,
     encode_layer,
     exact_cross,
     view_meta,
 )
+from workbench.figures.attention_view.script import VIEWER_CSS, VIEWER_JS
 from workbench.models.checkpoints import write_atomically
 from workbench.runs import Run
 
@@ -26,10 +27,8 @@ EAGER_CELLS = 4_000_000
 class AttentionWidget(anywidget.AnyWidget):
     """Heads, one head large, and the tokens; `state` follows what the reader chooses, and can be set."""
 
-    _esm = VIEWER_JS.read_text(encoding="utf-8") + (
-        "\nexport default { render: globalThis.WorkbenchAttention.render };\n"
-    )
-    _css = VIEWER_CSS.read_text(encoding="utf-8")
+    _esm = VIEWER_JS + ("\nexport default { render: globalThis.WorkbenchAttention.render };\n")
+    _css = VIEWER_CSS
 
     meta = traitlets.Dict().tag(sync=True)
     payloads = traitlets.Dict().tag(sync=True)
