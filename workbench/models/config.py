@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args, no_type_check
 
 from workbench.errors import ConfigError
+from workbench.models.config_checks import check_config
 
 Norm = Literal["none", "LN", "LNPre", "RMS", "RMSPre", "Ada"]
 NormPosition = Literal["pre", "post"]
@@ -26,7 +27,7 @@ GATE_ACTIVATIONS = {
     "swiglu": "silu",
 }
 MAX_PARAMS = 2_000_000_000
-MAX_SUBLAYERS = 512
+_CHOICES = {"norm": Norm, "norm_position": NormPosition, "positions": Positions, "mlp": Mlp}
 
 
 class BlockShape(NamedTuple):
@@ -85,10 +86,7 @@ class TransformerConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _check_ranges(self)
-        _check_heads(self)
-        _check_combinations(self)
+        check_config(self, {name: get_args(words) for name, words in _CHOICES.items()})
         if self.n_params > MAX_PARAMS:
             raise ConfigError(
                 f"this config describes {self.n_params:,} parameters; the limit is {MAX_PARAMS:,}. "
@@ -133,15 +131,22 @@ class TransformerConfig:
     @property
     def n_params(self) -> int:
         """Number of trained parameters, from the shapes alone (the padding of unequal heads counts)."""
-        total = self.d_vocab * self.d_model
-        total += 0 if self.tied_unembedding else self.d_model * self.d_out
-        total += self.n_ctx * self.d_model if self.positions in ("learned", "shortformer") else 0
-        gated = 3 if self.is_gated else 2
+        d_model, d_mlp = self.d_model, self.d_mlp_or_default
+        a_norm = {"LN": 2 * d_model, "RMS": d_model}.get(self.norm, 0)
+        total = self.d_vocab * d_model
+        total += 0 if self.tied_unembedding else d_model * self.d_out
+        total += self.d_out if self.unembed_bias else 0
+        total += self.n_ctx * d_model if self.positions in ("learned", "shortformer") else 0
+        total += a_norm if self.norm_position == "pre" else 0
         for block in self.blocks:
-            heads, widest = len(block.head_sizes), max(block.head_sizes, default=0)
-            kv_heads = self.n_kv_heads or heads
-            total += 2 * self.d_model * widest * (heads + (kv_heads if heads else 0))
-            total += gated * self.d_model * self.d_mlp_or_default if block.has_mlp else 0
+            if block.head_sizes:
+                heads, widest = len(block.head_sizes), max(block.head_sizes)
+                columns = widest * (heads + 2 * (self.n_kv_heads or heads))
+                total += d_model * (columns + heads * widest) + a_norm
+                total += columns + d_model if self.attn_bias else 0
+            if block.has_mlp:
+                total += (3 if self.is_gated else 2) * d_model * d_mlp + a_norm
+                total += d_mlp + d_model if self.mlp_bias else 0
         return total
 
     # The names under which TransformerLens' own tools look for the same facts.
@@ -204,106 +209,3 @@ class TransformerConfig:
                 tuple(row) if isinstance(row, list) else row for row in values["head_sizes"]
             )
         return cls(**values)
-
-
-_POSITIVE = ("d_model", "n_heads", "d_vocab", "n_ctx")
-_POSITIVE_OR_NONE = ("d_head", "n_kv_heads", "d_mlp", "d_vocab_out")
-_CHOICES = {"norm": Norm, "norm_position": NormPosition, "positions": Positions, "mlp": Mlp}
-_FLAGS = (
-    "half_step_mlp",
-    "parallel",
-    "causal",
-    "attn_bias",
-    "mlp_bias",
-    "unembed_bias",
-    "tied_unembedding",
-)
-_LARGEST = 10_000_000
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _check_types(config: TransformerConfig) -> None:
-    for name in _POSITIVE + _POSITIVE_OR_NONE:
-        value = getattr(config, name)
-        if value is None and name in _POSITIVE_OR_NONE:
-            continue
-        if not _is_int(value) or not 1 <= value <= _LARGEST:
-            raise ConfigError(
-                f"{name} must be a whole number from 1 to {_LARGEST:,}, not {value!r:.60}"
-            )
-    for name, choices in _CHOICES.items():
-        if getattr(config, name) not in get_args(choices):
-            given = getattr(config, name)
-            raise ConfigError(
-                f"{name} must be one of {', '.join(get_args(choices))}, not {given!r:.60}"
-            )
-    for name in _FLAGS:
-        if not isinstance(getattr(config, name), bool):
-            raise ConfigError(f"{name} must be true or false, not {getattr(config, name)!r:.60}")
-
-
-def _check_ranges(config: TransformerConfig) -> None:
-    order = config.order
-    if not isinstance(order, str) or set(order) - {"s", "f"} or len(order) > MAX_SUBLAYERS:
-        raise ConfigError(
-            f"order must be at most {MAX_SUBLAYERS} letters, 's' (self-attention) or 'f' (feed-forward), "
-            f"for example 'sfsf'; not {order!r:.60}"
-        )
-    for name, low, high in (("dropout", 0.0, 0.99), ("eps", 0.0, 1.0), ("rotary_base", 1.0, 1e12)):
-        value = getattr(config, name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not low <= value <= high
-        ):
-            raise ConfigError(f"{name} must be a number from {low} to {high}, not {value!r:.60}")
-
-
-def _check_heads(config: TransformerConfig) -> None:
-    sizes = config.head_sizes
-    if sizes is None:
-        if config.d_head is None and config.d_model % config.n_heads:
-            raise ConfigError(
-                f"d_model {config.d_model} is not a multiple of n_heads {config.n_heads}: give d_head"
-            )
-    else:
-        rows_fit = isinstance(sizes, tuple) and len(sizes) == config.order.count("s")
-        if not rows_fit or not all(
-            isinstance(row, tuple) and row and all(_is_int(d) and 1 <= d <= _LARGEST for d in row)
-            for row in sizes
-        ):
-            raise ConfigError(
-                f"head_sizes must hold one tuple of positive sizes for each of the "
-                f"{config.order.count('s')} attention sublayers, not {sizes!r:.60}"
-            )
-    if config.n_kv_heads is not None:
-        counts = {len(block.head_sizes) for block in config.blocks if block.head_sizes}
-        if any(count % config.n_kv_heads for count in counts):
-            raise ConfigError(
-                f"n_kv_heads {config.n_kv_heads} must divide the number of heads ({sorted(counts)})"
-            )
-
-
-def _check_combinations(config: TransformerConfig) -> None:
-    unequal = any(len(set(block.head_sizes)) > 1 for block in config.blocks)
-    if unequal and (config.positions == "rotary" or config.n_kv_heads is not None):
-        raise ConfigError(
-            "heads of unequal size inside one layer are stored padded, which rotary positions and "
-            "n_kv_heads do not admit: use other positions, or one size in each layer"
-        )
-    odd = any(size % 2 for block in config.blocks for size in block.head_sizes)
-    if config.positions == "rotary" and odd:
-        raise ConfigError("rotary positions turn pairs of dimensions: every head size must be even")
-    if config.parallel and not all(block.head_sizes and block.has_mlp for block in config.blocks):
-        raise ConfigError(
-            f"parallel blocks hold attention and MLP each: {config.order!r} does not fit"
-        )
-    if config.parallel and config.norm_position == "post":
-        raise ConfigError("parallel blocks with norm_position 'post' are not defined: use 'pre'")
-    if config.norm_position == "post" and config.norm == "none":
-        raise ConfigError("norm_position 'post' needs a norm")
-    if config.tied_unembedding and config.d_out != config.d_vocab:
-        raise ConfigError("a tied unembedding predicts every token: leave d_vocab_out out")

@@ -114,7 +114,9 @@ def from_gpt_state(
     expected = plain_logits(state, layout, n_heads, activation, probe)
     with torch.no_grad():
         found = model.eval()(probe)
-    model.certificate = certificate(f"the logits of a plain forward pass of {layout.name}", expected, found)
+    model.certificate = certificate(
+        f"the logits of a plain forward pass of {layout.name}", expected, found
+    )
     return model
 
 
