@@ -8,7 +8,7 @@ would not fit the budget, so a long prompt never ends in a killed process.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from workbench.budget import DTYPES, check_budget, estimate
 from workbench.errors import BudgetError, PromptError, SiteError
 from workbench.models.protocol import Model
+from workbench.models.tokenizer import Tokenizer
 from workbench.models.tokens import checked_tokens
 from workbench.sites import Site, expand
 
@@ -39,7 +40,7 @@ class Run:
     model_name: str
     tokens: Int[Tensor, "batch pos"]
     lengths: tuple[int, ...]
-    str_tokens: tuple[tuple[str, ...], ...]
+    tokenizer: Tokenizer | None
     logits: Float[Tensor, "batch pos d_vocab_out"]
     is_causal: bool
     n_layers: int
@@ -60,6 +61,14 @@ class Run:
     def pattern(self, layer: int) -> Float[Tensor, "batch head query key"]:
         """Where each head of a layer looks; rows sum to 1."""
         return self[Site("pattern", layer)]
+
+    @cached_property
+    def str_tokens(self) -> tuple[tuple[str, ...], ...]:
+        """The tokens of every prompt as readable text, without padding."""
+        rows = [row[:n].tolist() for row, n in zip(self.tokens, self.lengths, strict=True)]
+        if self.tokenizer is None:
+            return tuple(tuple(map(str, row)) for row in rows)
+        return tuple(tuple(self.tokenizer.str_tokens(row)) for row in rows)
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -92,7 +101,6 @@ class Run:
             self,
             tokens=self.tokens[row : row + 1, :length],
             lengths=(length,),
-            str_tokens=(self.str_tokens[row],),
             logits=self.logits[row : row + 1, :length],
             stored=stored,
         )
@@ -147,7 +155,7 @@ def run(
         model_name=model.name,
         tokens=tokens,
         lengths=lengths,
-        str_tokens=_str_tokens(model, tokens, lengths),
+        tokenizer=model.tokenizer,
         logits=logits,
         is_causal=causal,
         n_layers=model.cfg.n_layers,
@@ -171,12 +179,12 @@ def available(model: Model, kinds: Sequence[str | Site]) -> list[Site]:
     chosen: dict[Site, None] = {}
     for kind in [kinds] if isinstance(kinds, str) else kinds:
         sites = expand([kind], model.cfg.n_layers)
-        held = [site for site in sites if _has(model, site)] if len(sites) > 1 else sites
+        held = [site for site in sites if _has(model, site)]
+        if not held and len(sites) == 1:
+            model.site_hook(sites[0])  # raises, and says why
         if not held:
             raise SiteError(f"{model.name} has no {kind} in any layer")
-        for site in held:
-            model.site_hook(site)
-            chosen[canonical(site)] = None
+        chosen.update(dict.fromkeys(map(canonical, held)))
     return list(chosen)
 
 
@@ -210,15 +218,6 @@ def to_batch(model: Model, prompt: Prompt) -> tuple[Int[Tensor, "batch pos"], tu
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device), lengths
 
 
-def _str_tokens(
-    model: Model, tokens: Tensor, lengths: tuple[int, ...]
-) -> tuple[tuple[str, ...], ...]:
-    rows = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
-    if model.tokenizer is None:
-        return tuple(tuple(map(str, row)) for row in rows)
-    return tuple(tuple(model.tokenizer.str_tokens(row)) for row in rows)
-
-
 @lru_cache(maxsize=8)
 def _triangle(n_pos: int) -> Tensor:
     rows, columns = torch.tril_indices(n_pos, n_pos)
@@ -229,11 +228,13 @@ def pack_triangles(
     square: Float[Tensor, "batch head query key"],
 ) -> Float[Tensor, "batch head pair"]:
     """The lower triangle of each square, row by row: `(0,0) (1,0) (1,1) (2,0) …`."""
-    flat, triangle = square.flatten(2), _triangle(square.shape[-1])
+    triangle = _triangle(square.shape[-1])
     if square.device.type != "cpu" or square.dtype == torch.bfloat16:
-        return flat[:, :, triangle.to(square.device)]
-    # numpy gathers several times faster than torch along the last axis.
-    return torch.from_numpy(np.take(flat.numpy(), triangle.numpy(), axis=2))
+        return square.flatten(2)[:, :, triangle.to(square.device)]
+    # numpy gathers several times faster than torch, and twice as fast again without its bounds check.
+    rows = square.flatten(2).flatten(0, 1).numpy()
+    packed = np.take(rows, triangle.numpy(), axis=1, mode="clip")
+    return torch.from_numpy(packed).unflatten(0, square.shape[:2])
 
 
 def unpack_triangles(

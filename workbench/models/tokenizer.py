@@ -26,6 +26,9 @@ class Tokenizer:
         self.backend, self.source = backend, source
         self.backend.no_padding()
         self.backend.no_truncation()
+        self._texts: dict[
+            int, str
+        ] = {}  # by token; spelling one anew costs as much as a small layer
 
     @classmethod
     def from_file(cls, path: Path) -> "Tokenizer":
@@ -94,19 +97,28 @@ class Tokenizer:
         Raises:
             PromptError: an id outside the vocabulary.
         """
-        return [self._str_token(int(token)) for token in ids]
+        new = {int(token) for token in ids} - self._texts.keys()
+        self._texts.update(zip(new, self._decoded(list(new)), strict=True))
+        return [self._texts[int(token)] for token in ids]
 
-    def _str_token(self, token: int) -> str:
-        piece = self.backend.id_to_token(token) if 0 <= token < 1 << 32 else None
-        if piece is None:
-            raise PromptError(f"no token {token}: {self.source} has {self.d_vocab}")
-        text = self.backend.decode([token], skip_special_tokens=False)
-        if "\ufffd" in text:
-            return "".join(f"<{byte:02X}>" for byte in _bytes_of(piece)) or piece
-        # WordPiece and SentencePiece decoders strip the marks that tell a word's start from its inside.
-        if piece.startswith(("##", "▁")):
-            return piece.replace("▁", " ")
-        return text or piece
+    def _decoded(self, ids: list[int]) -> list[str]:
+        pieces: list[str] = []
+        for id in ids:
+            piece = self.backend.id_to_token(id) if 0 <= id < 1 << 32 else None
+            if piece is None:
+                raise PromptError(f"no token {id}: {self.source} has {self.d_vocab}")
+            pieces.append(piece)
+        texts = self.backend.decode_batch([[id] for id in ids], skip_special_tokens=False)
+        return [_readable(piece, text) for piece, text in zip(pieces, texts, strict=True)]
+
+
+def _readable(piece: str, text: str) -> str:
+    if "\ufffd" in text:
+        return "".join(f"<{byte:02X}>" for byte in _bytes_of(piece)) or piece
+    # WordPiece and SentencePiece decoders strip the marks that tell a word's start from its inside.
+    if piece.startswith(("##", "▁")):
+        return piece.replace("▁", " ")
+    return text or piece
 
 
 def _bytes_of(piece: str) -> bytes:
