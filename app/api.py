@@ -34,7 +34,7 @@ def register(server: Flask, session: Session) -> None:
             view_func=_by_key(session, answer),
         )
 
-    @server.get("/api/training/<name>")
+    @server.get("/api/training/<path:name>")
     def training(name: str) -> Any:
         try:
             steps = session.info(name).steps

@@ -121,6 +121,9 @@ def train(
 
 @app.command()
 def dashboard(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Your own: folders or files.")
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address; another than this machine's needs a token.")
     ] = ("127.0.0.1"),
@@ -132,7 +135,7 @@ def dashboard(
     """Serve the dashboard."""
     from app.server import serve
 
-    serve(host=host, port=port, token=token)
+    serve(host=host, port=port, token=token, own_models=models or ())
 
 
 def _echo(line: object) -> None:

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import waitress
@@ -18,6 +18,7 @@ from app.pages.attention_layout import initial_view
 from app.security import is_loopback
 from app.session import Session
 from workbench.errors import WorkbenchError
+from workbench.models import list_models, own_model
 
 MAX_HEADER_BYTES = 256 << 10
 STOP_SECONDS = 1.0
@@ -32,6 +33,7 @@ def serve(
     port: int = 8050,
     *,
     token: str | None = None,
+    own_models: Sequence[str] = (),
     threads: int = 8,
     announce: Callable[[str], None] = print,
 ) -> None:
@@ -40,14 +42,17 @@ def serve(
     Args:
         host: an address of this machine; anything but loopback demands a token, made here if not given.
         token: what visitors must show once, as `?token=…`.
+        own_models: paths of models to offer beside the named ones.
         announce: is told the address to open.
 
     Raises:
         ServeError: the port is taken, or the address is not this machine's.
+        UnknownModelError: nothing at the path of an own model.
     """
+    own = [own_model(path) for path in own_models]
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
-    session = Session()
+    session = Session(list_models=lambda: [*own, *list_models()])
     server = make_server(session, host, port, token=token, threads=threads)
     announce(f"Interpretability workbench: {address(host, server.effective_port, token)}")
     announce("Stop with Ctrl-C")

@@ -18,7 +18,7 @@ def main() -> None:
     """Print the ratios for attn-2l and SmolLM2."""
     torch.set_num_threads(1)
     known = {info.name for info in list_models() if info.available}
-    for name, lengths, rounds in (("attn-2l", (64, 256), 81), ("smollm2", (14, 128), 9)):
+    for name, lengths, rounds in (("attn-2l", (64, 256), 41), ("smollm2", (14, 128), 9)):
         if name not in known:
             print(f"{name}: not installed, skipped")
             continue

@@ -104,6 +104,7 @@ def test_attention_writes_one_offline_page(workbench, folder, tmp_path):
         (("attention", "FOLDER", "abc", "--rows", "0"), "--rows"),
         (("train", "nonsense"), "nonsense"),
         (("dashboard", "--port", "99999"), "--port"),
+        (("dashboard", "no/such/folder"), "no model at 'no/such/folder'"),
         (("nonsense",), "nonsense"),
     ],
 )

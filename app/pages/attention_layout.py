@@ -54,7 +54,8 @@ def initial_view(session: Session, query: dict[str, Any]) -> tuple[View, ModelIn
     view, complaints = read_view(query, View())
     values = {name: getattr(view, name) for name in view.__dataclass_fields__}
     try:
-        info = session.info(view.model)
+        info = session.info(view.model) if "model" in query else _first_model(session)
+        values["model"] = info.name
         if not info.available:
             complaints.append(f"{info.name} is not available here: {info.summary}")
     except WorkbenchError as error:
@@ -86,6 +87,8 @@ def _first_model(session: Session) -> ModelInfo:
     infos = [info for info in session.models() if info.available]
     if not infos:
         raise WorkbenchError("no model is available: run `workbench train` or install one")
+    if infos[0].kind == "own":
+        return infos[0]  # who brought a model wants to see it
     return next((info for info in infos if info.name == DEFAULT_MODEL), infos[0])
 
 

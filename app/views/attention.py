@@ -19,7 +19,8 @@ _MAKERS = {
 def model_options(infos: list[ModelInfo]) -> list[dict[str, Any]]:
     """The model selector's groups; what is not installed is there, disabled."""
     groups = []
-    for kind, title in (("bundled", "Trained here"), ("package", "Public models")):
+    titles = {"own": "Your own", "bundled": "Trained here", "package": "Public models"}
+    for kind, title in titles.items():
         items = [
             {
                 "value": info.name,

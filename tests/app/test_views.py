@@ -78,3 +78,16 @@ def test_without_any_model_the_page_says_what_to_do(session, monkeypatch):
     monkeypatch.setattr(session, "_list_models", list)
     with pytest.raises(workbench.WorkbenchError, match="workbench train"):
         initial_view(session, {})
+
+
+def test_who_brings_a_model_sees_it_first(session, monkeypatch, tmp_path):
+    named = session.models()
+    (tmp_path / "card.json").write_text('{"example_prompts": ["a b a"]}')
+    own = workbench.models.own_model(str(tmp_path))
+    monkeypatch.setattr(session, "_list_models", lambda: [own, *named])
+    view, _, complaints = initial_view(session, {})
+    assert (view.model, view.prompt, complaints) == (str(tmp_path), "a b a", [])
+    assert f"workbench.load({str(tmp_path)!r})" in views.code(view)
+    assert views.model_options(session.models())[0]["group"] == "Your own"
+    asked = initial_view(session, {"model": "other"})[0]
+    assert asked.model == "other"

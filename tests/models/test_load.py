@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from workbench.errors import CheckpointError, ConfigError, UnknownModelError
-from workbench.models import ModelInfo, catalog, list_models, load, read_card
+from workbench.models import ModelInfo, catalog, list_models, load, own_model, read_card
 from workbench.models.checkpoints import save_checkpoint, save_weights
 from workbench.models.config import TransformerConfig
 from workbench.models.protocol import Model
@@ -230,3 +230,13 @@ def test_minilm_is_an_encoder_with_patterns_and_without_logits():
     assert found.shape == (1, 6, 0)
     assert_close(cache["blocks.5.attn.hook_pattern"].sum(-1), torch.ones(1, 12, 6))
     assert model.certificate.max_logit_error < 1e-4
+
+
+def test_a_model_of_ones_own_is_described_without_being_loaded(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-000010.safetensors").write_bytes(b"not read yet")
+    info = own_model(str(tmp_path))
+    assert (info.name, info.kind, info.available, info.steps) == (str(tmp_path), "own", True, (10,))
+    for path in (str(tmp_path / "missing"), "../x", "a\0b", ""):
+        with pytest.raises(UnknownModelError, match="no model"):
+            own_model(path)

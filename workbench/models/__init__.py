@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from workbench.models.catalog import ModelInfo, list_models, read_card
+from workbench.models.catalog import ModelInfo, list_models, own_model, read_card
 
 if TYPE_CHECKING:
     from workbench.models.loading import load
 
-__all__ = ["ModelInfo", "list_models", "load", "read_card"]
+__all__ = ["ModelInfo", "list_models", "load", "own_model", "read_card"]
 
 
 def __getattr__(name: str) -> Any:

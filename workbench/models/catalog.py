@@ -63,7 +63,7 @@ class ModelInfo:
     """
 
     name: str
-    kind: Literal["bundled", "package"]
+    kind: Literal["own", "bundled", "package"]
     available: bool
     n_params: int | None
     summary: str
@@ -76,6 +76,37 @@ def list_models() -> list[ModelInfo]:
     return [_bundled_info(folder) for folder in _zoo_folders()] + [
         _package_info(name) for name in PACKAGES
     ]
+
+
+def own_model(path: str) -> ModelInfo:
+    """What can be said of a model of one's own without loading it; its name is the path, as `load` takes it.
+
+    Raises:
+        UnknownModelError: nothing is there.
+    """
+    check_name(path)
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise UnknownModelError(
+            f"no model at {path[:200]!r}: give a model folder or file that exists"
+        )
+    return ModelInfo(
+        name=path,
+        kind="own",
+        available=True,
+        n_params=None,
+        summary="a model of your own",
+        steps=tuple(checkpoint_steps(place)) if place.is_dir() else (),
+        example_prompts=_card_prompts(place),
+    )
+
+
+def _card_prompts(folder: Path) -> tuple[str, ...]:
+    try:
+        prompts = read_json(folder / "card.json", limit=MAX_CARD_BYTES).get("example_prompts")
+    except CheckpointError:
+        return ()
+    return tuple(map(str, prompts)) if isinstance(prompts, list) else ()
 
 
 def read_card(name: str) -> dict[str, Any]:
@@ -155,7 +186,7 @@ def _bundled_info(folder: Path) -> ModelInfo:
         card = read_json(folder / "card.json", limit=MAX_CARD_BYTES)
     except CheckpointError:
         card = {"summary": "no card"}
-    n_params, prompts = card.get("n_params"), card.get("example_prompts")
+    n_params = card.get("n_params")
     return ModelInfo(
         name=folder.name,
         kind="bundled",
@@ -163,7 +194,7 @@ def _bundled_info(folder: Path) -> ModelInfo:
         n_params=n_params if isinstance(n_params, int) else None,
         summary=str(card.get("summary", "")),
         steps=tuple(checkpoint_steps(folder)),
-        example_prompts=tuple(map(str, prompts)) if isinstance(prompts, list) else (),
+        example_prompts=_card_prompts(folder),
     )
 
 
