@@ -1,6 +1,11 @@
+import time
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from workbench.attention import (
@@ -81,6 +86,46 @@ def test_alignment_pairs_equal_stretches_and_one_for_one_replacements():
     assert aligned("abc", "abc") == [(0, 0), (1, 1), (2, 2)]
     assert aligned("abcd", "abXXd") == [(0, 0), (1, 1), (3, 4)]
     assert aligned("abc", "xyz") == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_differences_need_one_kind_of_map_and_name_their_unit(model):
+    kept = run(model, "abc", sites=SITES)
+    with pytest.raises(PromptError, match="'scores' and 'pattern'"):
+        difference_maps(score_maps(kept), pattern_maps(kept))
+    assert difference_maps(score_maps(kept), score_maps(kept)).unit == "Δ score − row mean"
+    assert difference_maps(pattern_maps(kept), pattern_maps(kept)).unit == "Δ attention"
+
+
+def test_unequal_prompts_of_a_bidirectional_model_have_no_mean(build):
+    model = build(causal=False)
+    with pytest.raises(PromptError, match="4, 3 tokens"):
+        mean_maps(run(model, ["abc", "ab"]))
+    rows = mean_maps(run(model, ["abc", "cab"])).layers[0].sum(-1)
+    assert_allclose(rows, 1, rtol=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(before=st.text("abc", max_size=8), after=st.text("abc", max_size=8))
+def test_an_alignment_is_ordered_and_keeps_all_that_is_equal(before, after):
+    pairs = aligned(before, after)
+    assert all(i < k and j < m for (i, j), (k, m) in pairwise(pairs))
+    equal = sum(before[i] == after[j] for i, j in pairs)
+    assert equal >= longest_common(before, after)
+
+
+def longest_common(before, after):
+    """The textbook recursion, slow and obvious."""
+    if not before or not after:
+        return 0
+    if before[0] == after[0]:
+        return 1 + longest_common(before[1:], after[1:])
+    return max(longest_common(before[1:], after), longest_common(before, after[1:]))
+
+
+def test_long_repetitive_prompts_are_aligned_at_once():
+    start = time.perf_counter()
+    aligned(["a"] * 3000, ["a", "b"] * 1500)
+    assert time.perf_counter() - start < 5
 
 
 def test_differences_need_the_same_heads(model, build):

@@ -17,6 +17,11 @@ def test_a_bad_head_label_is_refused_with_its_form(label):
         Head.parse(label)
 
 
+def test_heads_count_from_zero():
+    with pytest.raises(SiteError, match="count from 0"):
+        Head(-1, 0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_site_survives_its_label_and_its_hook_name(kind):
     site = Site(kind) if is_global(kind) else Site(kind, 12)

@@ -1,21 +1,21 @@
 """Attention maps to look at: patterns, value-weighted patterns, scores, means and differences.
 
 pattern           A[q, k], after softmax
-value-weighted    A[q, k] · ‖v[k]‖: what is really moved, since heads rest on tokens whose value is small
-                  (Kobayashi et al. 2020, "Attention is Not Only a Weight")
+value-weighted    A[q, k] · ‖v[k]‖: heads rest on tokens whose value is small (Elhage et al. 2021). The
+                  length is taken in the head's own basis: compare tokens within a head, not heads
 scores            before softmax, each row minus its mean: softmax does not see a row's constant
 mean              A averaged over prompts, position by position
-difference        A of one run minus A of another, tokens aligned
+difference        maps of one run minus the same maps of another, tokens aligned
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from rapidfuzz.distance import LCSseq
 
 from workbench.errors import PromptError, SiteError
 from workbench.runs import Run
@@ -27,7 +27,6 @@ UNITS = {
     "value-weighted": "attention × ‖v‖",
     "scores": "score − row mean",
     "mean": "mean attention",
-    "difference": "Δ attention",
 }
 
 
@@ -35,7 +34,8 @@ UNITS = {
 class AttentionMaps:
     """One matrix `[query key]` for every head; a layer without attention is None.
 
-    Cells that do not exist (the future of a causal model) hold 0 and are named by `causal`.
+    Cells that do not exist (the future of a causal model) hold 0 and are named by `causal`; a difference
+    says in `of` which kind of map was subtracted.
     """
 
     layers: tuple[Float[np.ndarray, "head query key"] | None, ...]
@@ -44,11 +44,12 @@ class AttentionMaps:
     kind: MapKind
     title: str
     causal: bool
+    of: MapKind = "pattern"
 
     @property
     def unit(self) -> str:
         """What one cell measures."""
-        return UNITS[self.kind]
+        return f"Δ {UNITS[self.of]}" if self.kind == "difference" else UNITS[self.kind]
 
     @property
     def is_signed(self) -> bool:
@@ -133,8 +134,17 @@ def score_maps(run: Run, row: int = 0) -> AttentionMaps:
 
 
 def mean_maps(run: Run) -> AttentionMaps:
-    """Patterns averaged over the prompts of a batch, as far as the shortest one reaches."""
+    """Patterns averaged over the prompts of a batch, as far as the shortest one reaches.
+
+    Raises:
+        PromptError: unequal prompts of a model that looks both ways: cutting them would lose attention.
+    """
     shortest = min(run.lengths)
+    if not run.is_causal and shortest < max(run.lengths):
+        raise PromptError(
+            f"{run.model_name} looks both ways, so prompts to be averaged need one length; these have "
+            f"{', '.join(map(str, run.lengths))} tokens"
+        )
     rows = [_site_layers(run, row, "pattern") for row in range(len(run.lengths))]
     layers: list[np.ndarray | None] = []
     for of_prompts in zip(*rows, strict=True):
@@ -161,8 +171,12 @@ def difference_maps(after: AttentionMaps, before: AttentionMaps) -> AttentionMap
     prompt are the same tokens throughout.
 
     Raises:
-        PromptError: nothing can be aligned, or the heads are not the same.
+        PromptError: nothing can be aligned, or the maps are not of the same kind and heads.
     """
+    if (after.kind, after.causal) != (before.kind, before.causal):
+        raise PromptError(
+            f"a difference needs two maps of one kind, not {after.kind!r} and {before.kind!r}"
+        )
     shapes = [tuple(None if x is None else len(x) for x in maps.layers) for maps in (after, before)]
     if shapes[0] != shapes[1]:
         raise PromptError(
@@ -191,18 +205,34 @@ def difference_maps(after: AttentionMaps, before: AttentionMaps) -> AttentionMap
         kind="difference",
         title=f"{after.title} − {before.title}{note}",
         causal=after.causal,
+        of=after.kind,
     )
 
 
 def aligned(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of positions that stand for each other: equal tokens, and stretches replaced one for one."""
-    matcher = SequenceMatcher(None, before, after, autojunk=False)
-    return [
-        (i + step, j + step)
-        for tag, i, i_end, j, j_end in matcher.get_opcodes()
-        if tag == "equal" or (tag == "replace" and i_end - i == j_end - j)
-        for step in range(i_end - i)
-    ]
+    """Pairs of positions that stand for each other: equal tokens, and stretches replaced one for one.
+
+    Equal tokens are those of a longest common subsequence; time grows with the product of the lengths.
+    """
+    pairs: list[tuple[int, int]] = []
+    i = j = 0
+    for block in LCSseq.opcodes(list(before), list(after)):
+        if block.tag != "equal":
+            continue
+        pairs += _replaced(i, block.src_start, j, block.dest_start)
+        pairs += zip(
+            range(block.src_start, block.src_end),
+            range(block.dest_start, block.dest_end),
+            strict=True,
+        )
+        i, j = block.src_end, block.dest_end
+    return pairs + _replaced(i, len(before), j, len(after))
+
+
+def _replaced(i: int, i_end: int, j: int, j_end: int) -> list[tuple[int, int]]:
+    if i_end - i != j_end - j:
+        return []
+    return list(zip(range(i, i_end), range(j, j_end), strict=True))
 
 
 def _site_layers(run: Run, row: int, kind: str) -> list[np.ndarray | None]:

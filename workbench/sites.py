@@ -19,6 +19,10 @@ class Head:
     layer: int
     head: int
 
+    def __post_init__(self) -> None:
+        if self.layer < 0 or self.head < 0:
+            raise SiteError(f"no head {self.layer}.{self.head}: layers and heads count from 0")
+
     def __str__(self) -> str:
         return f"{self.layer}.{self.head}"
 
