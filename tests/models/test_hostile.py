@@ -309,6 +309,41 @@ def test_names_that_are_none_are_refused(name):
     refused(name, UnknownModelError, "no model")
 
 
+def gguf(pairs, n_pairs=1, n_tensors=0):
+    return b"GGUF" + struct.pack("<IQQ", 3, n_tensors, n_pairs) + pairs
+
+
+def gguf_pair(kind, value, key=b"general.architecture"):
+    return struct.pack("<Q", len(key)) + key + struct.pack("<I", kind) + value
+
+
+STRING, ARRAY, UINT8 = 8, 9, 0
+GGUF_FILES = {
+    "long array": gguf(gguf_pair(ARRAY, struct.pack("<IQ", UINT8, 1 << 40) + b"x" * 70)),
+    "array of many strings": gguf(gguf_pair(ARRAY, struct.pack("<IQ", STRING, 1 << 60))),
+    "nested arrays": gguf(gguf_pair(ARRAY, struct.pack("<IQ", ARRAY, 1) * 1000)),
+    "long string": gguf(gguf_pair(STRING, struct.pack("<Q", 1 << 62) + b"llama")),
+    "long key": gguf(struct.pack("<Q", (1 << 64) - 1) + b"general"),
+    "many pairs": gguf(gguf_pair(UINT8, b"x"), n_pairs=1 << 50),
+    "many tensors": gguf(gguf_pair(UINT8, b"x"), n_tensors=1 << 50),
+    "unknown type": gguf(gguf_pair(99, b"xxxxxxxx")),
+    "cut short": gguf(gguf_pair(4, b"")),
+    "magic alone": b"GGUF",
+}
+
+
+@pytest.mark.parametrize("name", GGUF_FILES)
+def test_a_gguf_header_that_claims_what_the_file_cannot_hold_is_refused(tmp_path, name):
+    (tmp_path / "m.gguf").write_bytes(GGUF_FILES[name])
+    refused(tmp_path / "m.gguf", match="is not a whole GGUF file")
+
+
+def test_a_gguf_array_of_more_values_than_any_vocabulary_is_refused(tmp_path):
+    values = struct.pack("<IQ", UINT8, 5_000_000) + bytes(5_000_000)
+    (tmp_path / "m.gguf").write_bytes(gguf(gguf_pair(ARRAY, values)))
+    refused(tmp_path / "m.gguf", match="over 4,000,000 values")
+
+
 def test_special_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.gguf")
     refused(tmp_path / "pipe.gguf", match="is no model file")

@@ -17,6 +17,7 @@ import torch
 from workbench.errors import CheckpointError, UnsupportedError
 from workbench.models.families import FAMILIES
 from workbench.models.files import first_line
+from workbench.models.gguf_header import check_header
 from workbench.models.huggingface import MAX_PARAMS, load_folder, quiet
 from workbench.models.protocol import Model
 from workbench.models.target import Target
@@ -82,9 +83,7 @@ def _check(path: Path) -> None:
     """Compare what the header claims with the limits, before transformers unpacks it."""
     from gguf import GGUFReader
 
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise CheckpointError(f"{path} is not a GGUF file: it does not begin with 'GGUF'")
+    check_header(path)
     try:
         reader: Any = GGUFReader(path)
         architecture = str(reader.get_field("general.architecture").contents())
