@@ -3,17 +3,17 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from workbench.errors import UnsupportedError
+from workbench.errors import SiteError, UnsupportedError
 from workbench.heads import (
     BEHAVIOURS,
     badges,
     duplicate_token,
     head_scores,
     induction,
-    positional_kernel,
     previous_token,
-    random_repeats,
 )
+from workbench.kernels import positional_kernel
+from workbench.prompts import random_repeats, random_tokens
 from workbench.runs import run
 from workbench.sites import Head
 
@@ -131,7 +131,7 @@ def test_the_kernel_of_a_previous_token_head_is_one_step(planted):
 
 
 def test_kernel_equals_the_mean_of_each_diagonal(model):
-    prompt = random_repeats(model, 1, 12, seed=0)
+    prompt = random_tokens(model, 1, 12, seed=0)
     pattern = run(model, prompt).pattern(1)[0, 2]
     kernel = positional_kernel(model, n_prompts=1, n_pos=12).set_index(["layer", "head", "offset"])
     expected = np.mean([float(pattern[q, q - 3]) for q in range(3, 12)])
@@ -164,3 +164,75 @@ def test_layers_of_unequal_heads_each_get_their_own(build):
     table = head_scores(build(head_sizes=((16, 4), (8, 8, 2))), n_prompts=2).table()
     heads = {(int(r.layer), int(r.head)) for r in table.itertuples()}
     assert heads == {(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)}
+
+
+def test_a_kernel_sees_no_content(planted, model):
+    """The planted induction head matches tokens: on tokens that never repeat it has nothing to go by."""
+    for row in random_tokens(model, 8, 16, seed=0):
+        assert len(set(row.tolist())) == 16
+    kernel = positional_kernel(planted, n_prompts=8, n_pos=16)
+    induction_head = kernel[(kernel["layer"] == 1) & (kernel["cells"] > 4)]
+    assert_allclose(induction_head["value"], induction_head["chance"], atol=0.02)
+
+
+def test_a_bidirectional_kernel_looks_ahead_too(build):
+    model = build(causal=False)
+    table = positional_kernel(model, n_prompts=1, n_pos=12).set_index(["layer", "head", "offset"])
+    pattern = run(model, random_tokens(model, 1, 12, seed=0)).pattern(0)[0, 1]
+    ahead = np.mean([float(pattern[q, q + 2]) for q in range(10)])
+    assert_allclose(table.loc[(0, 1, -2), "value"], ahead, rtol=1e-5)
+    assert table.loc[(0, 1, -2), "cells"] == 10
+    sums = (table["value"] * table["cells"]).groupby(["layer", "head"]).sum()
+    assert_allclose(sums, 12, rtol=1e-5)
+
+
+def test_scores_do_not_depend_on_how_prompts_are_batched(model):
+    prompts = ["abcabc", "abab", "cdcdcd", "abcdabcd"]
+    together = head_scores(model, prompts=prompts).table()
+    alone = [head_scores(model, prompts=prompt).table() for prompt in prompts]
+    for behaviour in ("previous-token", "induction", "entropy"):
+        means = [t[t["behaviour"] == behaviour]["value"].to_numpy() for t in alone]
+        both = together[together["behaviour"] == behaviour]["value"]
+        assert_allclose(both, np.mean(means, axis=0), rtol=1e-5)
+
+
+def test_progress_is_told_as_it_comes(model):
+    told = []
+    head_scores(model, n_prompts=10, progress=lambda done, of: told.append((done, of)))
+    assert told == [(8, 10), (10, 10)]
+
+
+def test_chance_beyond_a_sliding_window_is_refused(model, monkeypatch):
+    monkeypatch.setattr(type(model.cfg), "window", 8)
+    assert len(random_repeats(model, 1, 8, seed=0)[0]) == 8
+    with pytest.raises(UnsupportedError, match="sees 8 tokens at once"):
+        head_scores(model, prompts=["abcabcabcabc"])
+
+
+def test_one_prompt_has_scores_but_no_badges(model):
+    scores = head_scores(model, prompts="abcabc")
+    assert scores.table()["low"].isna().all()
+    with pytest.raises(UnsupportedError, match="score two or more"):
+        badges(scores)
+
+
+@pytest.mark.parametrize("settings", [{"n_prompts": 0}, {"n_pos": 0}, {"seed": -1}])
+def test_settings_that_cannot_be_meant_are_refused(model, settings):
+    (name,) = settings
+    with pytest.raises(UnsupportedError, match=f"{name} must be a whole number"):
+        head_scores(model, **settings)
+
+
+def test_a_model_without_attention_has_no_scores(build):
+    with pytest.raises(UnsupportedError, match="no attention"):
+        head_scores(build(order="ff"))
+
+
+def test_unknown_heads_and_behaviours_are_named(model):
+    scores = head_scores(model, n_prompts=2)
+    with pytest.raises(SiteError, match=r"no scores of 'inductions'.*induction"):
+        scores.best("inductions")
+    with pytest.raises(SiteError, match=r"no head 0\.9"):
+        scores.value(Head(0, 9), "induction")
+    with pytest.raises(SiteError, match="layer 7"):
+        scores.best("induction", layer=7)

@@ -26,7 +26,7 @@ _HOME = {
     "load": "workbench.models",
     "mean_maps": "workbench.attention",
     "pattern_maps": "workbench.attention",
-    "positional_kernel": "workbench.heads",
+    "positional_kernel": "workbench.kernels",
     "run": "workbench.runs",
     "save_checkpoint": "workbench.models.checkpoints",
     "score_maps": "workbench.attention",

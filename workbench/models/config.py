@@ -26,7 +26,6 @@ GATE_ACTIVATIONS = {
     "geglu": "gelu",
     "swiglu": "silu",
 }
-MAX_PARAMS = 2_000_000_000
 _CHOICES = {"norm": Norm, "norm_position": NormPosition, "positions": Positions, "mlp": Mlp}
 
 
@@ -87,11 +86,6 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         check_config(self, {name: get_args(words) for name, words in _CHOICES.items()})
-        if self.n_params > MAX_PARAMS:
-            raise ConfigError(
-                f"this config describes {self.n_params:,} parameters; the limit is {MAX_PARAMS:,}. "
-                "Check order, d_model, d_mlp and d_vocab"
-            )
 
     @cached_property
     def blocks(self) -> tuple[BlockShape, ...]:
@@ -165,6 +159,11 @@ class TransformerConfig:
     def attn_only(self) -> bool:
         """Whether there is no MLP at all."""
         return "f" not in self.order
+
+    @property
+    def window(self) -> int | None:
+        """How far back a layer sees; None: as far as the context."""
+        return None
 
     @property
     def n_key_value_heads(self) -> int | None:

@@ -56,6 +56,7 @@ class BridgeConfig:
         has_post_norms: a norm also follows each sublayer, before it is added (Gemma 2).
         has_qk_norm: queries and keys are normalised per head, after `hook_q` and `hook_k` (Qwen 3).
         has_unembed: False for an encoder without a trained head; its logits are `[batch pos 0]`.
+        window: how far back any layer sees, where that is less than `n_ctx`.
         embed_scale: factor between the embedding table of the file and `W_E`.
     """
 
@@ -85,6 +86,7 @@ class BridgeConfig:
     has_qk_norm: bool
     has_unembed: bool
     embed_scale: float
+    window: int | None = None
     attn_only: bool = False
 
     @property
@@ -158,6 +160,15 @@ def bridge_config(hf_config: Any, *, has_unembed: bool = True) -> BridgeConfig:
         has_qk_norm=family.has_qk_norm,
         has_unembed=has_unembed,
         embed_scale=d_model**0.5 if family.has_shifted_gain else 1.0,
+        window=_window(hf_config),
+    )
+
+
+def _window(hf_config: Any) -> int | None:
+    window = getattr(hf_config, "sliding_window", None)
+    is_used = getattr(hf_config, "use_sliding_window", True)
+    return (
+        int(window) if window and is_used and window < hf_config.max_position_embeddings else None
     )
 
 

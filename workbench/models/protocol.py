@@ -60,6 +60,8 @@ class Config(Protocol):
     @property
     def n_ctx(self) -> int: ...  # noqa: D102
     @property
+    def window(self) -> int | None: ...  # noqa: D102
+    @property
     def causal(self) -> bool: ...  # noqa: D102
     @property
     def positions(self) -> str: ...  # noqa: D102
