@@ -146,6 +146,8 @@ REFUSED = [
     ({"norm_position": "post"}, "needs a norm"),
     ({"tied_unembedding": True, "d_vocab_out": 3}, "tied unembedding"),
     ({"d_model": 9_000_000, "d_vocab": 9_000_000}, "the limit is 2,000,000,000"),
+    ({"n_ctx": 9_000_000, "d_head": 64, "positions": "rotary"}, "n_ctx 9,000,000 asks for"),
+    ({"n_ctx": 9_000_000, "d_model": 64, "positions": "sinusoidal"}, "n_ctx 9,000,000 asks for"),
 ]
 
 
@@ -155,6 +157,13 @@ REFUSED = [
 def test_what_cannot_be_meant_is_refused_with_its_range(changes, match):
     with pytest.raises(ConfigError, match=match):
         config(**changes)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "sinusoidal"])
+def test_tables_of_positions_are_no_parameters(positions):
+    """They are limited apart, and leave the number of trained parameters what it is."""
+    assert config(positions=positions).n_params == config(positions="none").n_params
+    assert config(positions=positions, n_ctx=100_000).n_ctx == 100_000
 
 
 def test_unknown_and_missing_fields_are_named():

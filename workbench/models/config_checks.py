@@ -21,6 +21,9 @@ _FLAGS = (
     "tied_unembedding",
 )
 _LARGEST = 10_000_000
+MAX_PARAMS = 2_000_000_000
+# Sines and cosines are in no weights' file: a config alone must not make a machine hold gigabytes of them.
+MAX_TABLE_NUMBERS = 1 << 28
 
 
 def check_config(config: "TransformerConfig", choices: Mapping[str, Any]) -> None:
@@ -36,6 +39,7 @@ def check_config(config: "TransformerConfig", choices: Mapping[str, Any]) -> Non
     _check_ranges(config)
     _check_heads(config)
     _check_combinations(config)
+    _check_size(config)
 
 
 def _is_int(value: object) -> bool:
@@ -122,3 +126,26 @@ def _check_combinations(config: "TransformerConfig") -> None:
         raise ConfigError("norm_position 'post' needs a norm")
     if config.tied_unembedding and config.d_out != config.d_vocab:
         raise ConfigError("a tied unembedding predicts every token: leave d_vocab_out out")
+
+
+def _check_size(config: "TransformerConfig") -> None:
+    if config.n_params > MAX_PARAMS:
+        raise ConfigError(
+            f"this config describes {config.n_params:,} parameters; the limit is {MAX_PARAMS:,}. "
+            "Check order, d_model, d_mlp, d_vocab and n_ctx"
+        )
+    numbers = _table_numbers(config)
+    if numbers > MAX_TABLE_NUMBERS:
+        raise ConfigError(
+            f"n_ctx {config.n_ctx:,} asks for {numbers:,} sines and cosines of {config.positions} "
+            f"positions; the limit is {MAX_TABLE_NUMBERS:,}: give a smaller n_ctx"
+        )
+
+
+def _table_numbers(config: "TransformerConfig") -> int:
+    """Sines and cosines that are held beside the weights; rotary ones anew in every attention."""
+    if config.positions == "sinusoidal":
+        return config.n_ctx * config.d_model
+    if config.positions == "rotary":
+        return 2 * config.n_ctx * sum(max(block.head_sizes, default=0) for block in config.blocks)
+    return 0
