@@ -100,6 +100,32 @@ def test_broken_torch_files_are_refused(tmp_path):
         refused(tmp_path / "m.pt")
 
 
+def rezipped(path, compression, numbers):
+    """A torch file, its entries written anew; with the given bytes in place of each tensor's."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, numbers if "/data/" in name else content)
+
+
+def test_a_torch_file_that_grows_when_it_is_read_is_refused(tmp_path):
+    file = tmp_path / "m.pt"
+    torch.save({"a": torch.zeros(2)}, file)
+    rezipped(file, zipfile.ZIP_DEFLATED, bytes(50 << 20))
+    assert file.stat().st_size < 100_000
+    refused(file, match="compressed or larger than the file")
+
+
+def test_a_torch_file_whose_entries_share_their_bytes_is_refused(tmp_path):
+    file = tmp_path / "m.pt"
+    torch.save({name: torch.zeros(1000) for name in "ab"}, file)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.filelist += [max(archive.filelist, key=lambda entry: entry.file_size)] * 5
+        archive._didModify = True  # or the directory would not be written anew
+    refused(file, match="entries overlap")
+
+
 @pytest.mark.parametrize("value", [[1, 2], "text", 7, None, {"a": 1}, {1: torch.zeros(1)}])
 def test_a_torch_file_that_is_no_state_dict_is_refused(tmp_path, value):
     torch.save(value, tmp_path / "m.pt")
@@ -202,6 +228,8 @@ def test_a_foreign_config_that_cannot_be_meant_is_refused_before_it_costs_memory
         {"d_model": HUGE},
         {"d_vocab": 9_999_999, "d_model": 9_999_998},
         {"n_ctx": HUGE},
+        {"n_ctx": 9_999_999, "positions": "rotary", "d_head": 64},
+        {"n_ctx": 9_999_999, "positions": "sinusoidal", "d_model": 64},
         {"n_layers": HUGE},
         {"n_heads": 0},
         {"d_mlp": "wide"},

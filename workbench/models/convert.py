@@ -4,6 +4,7 @@ The number of heads is in no weight's shape: it is taken from the checkpoint's `
 file beside it, and never guessed.
 """
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,7 @@ def _read_torch(path: Path) -> tuple[StateDict, dict[str, Any]]:
         raise CheckpointError(
             f"{path} is over {MAX_PICKLE_BYTES >> 30} GiB: convert it to safetensors"
         )
+    _check_zip(path, size)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each raise their own kinds on broken files
@@ -223,3 +225,22 @@ def _read_torch(path: Path) -> tuple[StateDict, dict[str, Any]]:
         if tensor.numel() * tensor.element_size() > size:
             raise CheckpointError(f"{path}: {key[:60]} claims more numbers than the file holds")
     return state, facts if isinstance(facts, dict) else {}
+
+
+def _check_zip(path: Path, size: int) -> None:
+    """Refuse an archive that would grow when it is read; torch stores its entries as they are."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        raise CheckpointError(f"{path} is no torch checkpoint: {first_line(error)}") from error
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
+            raise CheckpointError(
+                f"{path}: {entry.filename[:60]!r} is compressed or larger than the file, which torch never "
+                "writes: refused. Save it again with torch.save"
+            )
+    if sum(entry.file_size for entry in entries) > size:
+        raise CheckpointError(f"{path}: its entries overlap, which torch never writes: refused")
