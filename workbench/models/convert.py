@@ -29,6 +29,7 @@ from workbench.models.gpt_layouts import (
 )
 from workbench.models.target import Target
 from workbench.models.tokenizer import Tokenizer
+from workbench.models.tokens import check_vocabulary
 from workbench.models.transformer import Transformer
 
 MAX_PICKLE_BYTES = 4 << 30
@@ -111,6 +112,7 @@ def from_gpt_state(
         raise CheckpointError(
             f"{name} has weights that {layout.name} does not know: {unknown[0][:60]}"
         )
+    check_vocabulary(tokenizer, config.d_vocab, name)
     probe = probe_tokens(tokenizer, config.d_vocab, config.n_ctx)
     expected = plain_logits(state, layout, n_heads, activation, probe)
     with torch.no_grad():

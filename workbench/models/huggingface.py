@@ -21,6 +21,7 @@ from workbench.models.families import BridgeConfig, Family, bridge_config, famil
 from workbench.models.files import MAX_CONFIG_BYTES, first_line, read_json
 from workbench.models.target import Target
 from workbench.models.tokenizer import Tokenizer
+from workbench.models.tokens import check_vocabulary
 
 MAX_PARAMS = 4_000_000_000
 MAX_LAYERS = 512
@@ -51,10 +52,7 @@ def load_folder(folder: Path, target: Target, *, name: str | None = None) -> Bri
         hf_model = _read(folder, hf_config, target.dtype, has_unembed).to(target.device)
     try:
         cfg = bridge_config(hf_config, has_unembed=has_unembed)
-        if tokenizer is not None and tokenizer.d_vocab > cfg.d_vocab:
-            raise CheckpointError(
-                f"{folder}: the tokenizer has {tokenizer.d_vocab} tokens, the model {cfg.d_vocab}"
-            )
+        check_vocabulary(tokenizer, cfg.d_vocab, str(folder))
         return certified(hf_model, cfg, tokenizer, name)
     except WorkbenchError:
         raise

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from workbench.errors import PromptError
+from workbench.errors import CheckpointError, PromptError
 from workbench.models.tokenizer import Tokenizer
 
 
@@ -41,6 +41,8 @@ def checked_tokens(
             f"token ids must be whole numbers in rows of one length: {error}"
         ) from error
     ids = ids[None] if ids.ndim == 1 else ids
+    if ids.dtype in (torch.uint16, torch.uint32):
+        ids = ids.long()  # torch cannot compare these
     if ids.ndim != 2 or ids.numel() == 0:
         raise PromptError(f"token ids must be [batch pos] and not empty, not {list(ids.shape)}")
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
@@ -54,3 +56,20 @@ def checked_tokens(
             f"{ids.shape[1]} tokens; this model reads at most {n_ctx} (n_ctx): shorten the prompt"
         )
     return ids.long()
+
+
+def check_vocabulary(tokenizer: Tokenizer | None, d_vocab: int, where: str) -> None:
+    """Compare a tokenizer with the model that it came with.
+
+    Raises:
+        CheckpointError: it has an id for which the model has no embedding. A count of tokens would not tell:
+            ids may leave gaps.
+    """
+    if tokenizer is None:
+        return
+    largest = max(tokenizer.backend.get_vocab().values(), default=-1)
+    if largest >= d_vocab:
+        raise CheckpointError(
+            f"{where}: the tokenizer has the token id {largest}, the model only ids below {d_vocab}: "
+            "one of them belongs to another model"
+        )
