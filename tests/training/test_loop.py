@@ -106,6 +106,21 @@ def test_a_torn_line_of_metrics_is_left_out(tmp_path):
     assert read_metrics(tmp_path) == [{"step": 1}]
 
 
+def test_the_metrics_of_a_resumed_run_survive_a_failed_rewrite(tmp_path, monkeypatch):
+    fit(Transformer(SHAPE), TASK, CONFIG, tmp_path, progress=lambda p: p.step < 4)
+    before = (tmp_path / METRICS_FILE).read_text()
+
+    def full(handle):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="no space"):
+            fit(Transformer(SHAPE), TASK, CONFIG, tmp_path)
+    assert (tmp_path / METRICS_FILE).read_text() == before
+    assert (tmp_path / STATE_FILE).stat().st_mode & 0o777 == 0o644
+
+
 def test_no_scratch_file_stays(uninterrupted):
     names = {path.name for path in uninterrupted[0].iterdir()}
     assert names == {"config.json", "model.safetensors", "checkpoints", METRICS_FILE}

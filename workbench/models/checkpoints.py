@@ -7,7 +7,6 @@
 """
 
 import json
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from workbench.errors import CheckpointError, ConfigError
+from workbench.errors import CheckpointError, ConfigError, UnsupportedError
 from workbench.models.config import TransformerConfig
-from workbench.models.files import checkpoint_steps, read_json, write_atomically
+from workbench.models.files import (
+    checkpoint_steps,
+    read_json,
+    step_name,
+    whole_file,
+    write_atomically,
+)
+from workbench.models.protocol import Model
 from workbench.models.tokenizer import Tokenizer
+from workbench.models.tokens import check_vocabulary
 from workbench.models.transformer import Transformer
 
 FORMAT = "workbench-transformer-1"
@@ -29,14 +36,26 @@ _SAFETENSORS_FLOATS = {"F16", "BF16", "F32", "F64"}
 
 
 def save_checkpoint(
-    model: Transformer, folder: str | Path, *, dtype: torch.dtype = torch.float32
+    model: Model, folder: str | Path, *, dtype: torch.dtype = torch.float32
 ) -> Path:
-    """Write config, weights and tokenizer; each file appears whole or not at all."""
+    """Write config, weights and tokenizer; each file appears whole or not at all.
+
+    Raises:
+        UnsupportedError: a model that is not our own transformer; nothing is written.
+    """
+    if not isinstance(model, Transformer):
+        raise UnsupportedError(
+            f"{model.name} is a {type(model).__name__}; only our own Transformer is saved in this format: "
+            "keep the files that it was loaded from"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(model, folder / "model.safetensors", dtype=dtype)
     if model.tokenizer is not None:
         write_atomically(folder / "tokenizer.json", model.tokenizer.backend.to_str(pretty=True))
+    else:
+        # One that an earlier model left here would be taken for this model's.
+        (folder / "tokenizer.json").unlink(missing_ok=True)
     # The config comes last: a folder without one is not taken for a checkpoint.
     config = {"format": FORMAT, **asdict(model.cfg)}
     write_atomically(folder / "config.json", json.dumps(config, indent=1))
@@ -47,9 +66,8 @@ def save_weights(model: Transformer, path: Path, *, dtype: torch.dtype = torch.f
     """Write the weights alone, atomically."""
     tensors = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as scratch:
-        save_file(tensors, Path(scratch) / path.name, metadata={"format": "pt"})
-        (Path(scratch) / path.name).replace(path)
+    with whole_file(path) as scratch:
+        save_file(tensors, scratch, metadata={"format": "pt"})
 
 
 def load_checkpoint(folder: str | Path, *, step: int | None = None) -> Transformer:
@@ -62,10 +80,7 @@ def load_checkpoint(folder: str | Path, *, step: int | None = None) -> Transform
     config = read_config(folder / "config.json")
     has_tokenizer = (folder / "tokenizer.json").is_file()
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json") if has_tokenizer else None
-    if tokenizer is not None and tokenizer.d_vocab > config.d_vocab:
-        raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.d_vocab} tokens, the model {config.d_vocab}"
-        )
+    check_vocabulary(tokenizer, config.d_vocab, str(folder))
     # Names and shapes are compared on the meta device, before a broken file can cost any memory.
     with torch.device("meta"):
         expected = Transformer(config).state_dict()
@@ -86,7 +101,7 @@ def weights_path(folder: Path, step: int | None) -> Path:
     steps = checkpoint_steps(folder)
     if step not in steps:
         raise CheckpointError(f"{folder.name} has no checkpoint of step {step}: there are {steps}")
-    return folder / "checkpoints" / f"step-{step:06d}.safetensors"
+    return folder / "checkpoints" / step_name(step)
 
 
 def read_config(path: Path) -> TransformerConfig:

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,30 @@ from workbench.errors import CheckpointError
 MAX_CONFIG_BYTES = 1 << 20
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A scratch file beside `path` to write to; it takes its place at the end of the `with`, unless that fails.
+
+    A reader sees the old file or the new one, never a part, even after a loss of power.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".saving-")
+    os.close(handle)
+    scratch = Path(name)
+    try:
+        yield scratch
+        with scratch.open("rb+") as file:
+            os.fsync(file.fileno())
+        # Scratch files are made for their owner alone; a model may be read by whoever may enter its folder.
+        scratch.chmod(0o644)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never a part."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".saving-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(scratch).chmod(0o644)
-        Path(scratch).replace(path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
@@ -47,10 +60,21 @@ def read_json(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     return value
 
 
+def step_name(step: int) -> str:
+    """The name of the file that keeps the weights of a training step."""
+    return f"step-{step:06d}.safetensors"
+
+
+def step_of(name: str) -> int | None:
+    """The training step whose weights a file of this name keeps, or None."""
+    match = re.fullmatch(r"step-([0-9]{6,8})\.safetensors", name)
+    return int(match[1]) if match and step_name(int(match[1])) == name else None
+
+
 def checkpoint_steps(folder: str | Path) -> list[int]:
     """The training steps whose weights a folder keeps, in order."""
-    found = (re.fullmatch(r"step-(\d{6})", p.stem) for p in Path(folder).glob("checkpoints/step-*"))
-    return sorted(int(match[1]) for match in found if match)
+    found = (step_of(path.name) for path in Path(folder).glob("checkpoints/step-*"))
+    return sorted(step for step in found if step is not None)
 
 
 def first_line(error: Exception) -> str:

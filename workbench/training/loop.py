@@ -24,6 +24,7 @@ from torch import Tensor
 
 from workbench.errors import CheckpointError
 from workbench.models.checkpoints import save_checkpoint, save_weights
+from workbench.models.files import step_name, write_atomically
 from workbench.models.transformer import Transformer
 from workbench.training.config import TrainingConfig
 from workbench.training.optimizers import optimizers_for
@@ -161,7 +162,7 @@ class _Run:
     def keep_weights(self) -> None:
         """Keep this step's weights if the config asks for them."""
         if self.step in self.config.keep:
-            path = self.out / "checkpoints" / f"step-{self.step:06d}.safetensors"
+            path = self.out / "checkpoints" / step_name(self.step)
             save_weights(self.model, path, dtype=torch.float16)
 
 
@@ -218,7 +219,7 @@ def read_metrics(out: Path) -> list[dict[str, int | float]]:
 def _cut_metrics(path: Path, step: int) -> None:
     """Drop the lines of steps that will be taken again."""
     kept = [json.dumps(line) + "\n" for line in read_metrics(path.parent) if line["step"] <= step]
-    path.write_text("".join(kept), encoding="utf-8")
+    write_atomically(path, "".join(kept))
 
 
 def keep_freed_memory() -> None:

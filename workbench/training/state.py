@@ -5,7 +5,6 @@ are JSON in its header. Nothing is pickled.
 """
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from workbench.errors import CheckpointError
+from workbench.models.files import whole_file
 from workbench.models.transformer import Transformer
 
 STATE_FILE = "training-state.safetensors"
@@ -35,9 +35,8 @@ def save_state(
             for moment, value in moments.items():
                 tensors[f"{kind}/{moment}/{names[parameter]}"] = value
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as scratch:
-        save_file(whole, Path(scratch) / path.name, metadata={"counters": json.dumps(counters)})
-        (Path(scratch) / path.name).replace(path)
+    with whole_file(path) as scratch:
+        save_file(whole, scratch, metadata={"counters": json.dumps(counters)})
 
 
 def read_counters(path: Path) -> dict[str, Any]:
