@@ -315,7 +315,7 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         refused(tmp_path / name, match="is no model file")
 
 
-NAMES = ["", " ", "../ours", "a/../../b", "..", "..\\x", "attn-2l/../attn-2l", "~nobody-here/x"]
+NAMES = ["", " ", "../ours", "a/../../b", "..\\x", "attn-2l/../attn-2l", "~nobody-here/x"]
 NAMES += [
     "a\0b",
     "a\nb",

@@ -5,13 +5,14 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from workbench.errors import CheckpointError, ConfigError, UnknownModelError
-from workbench.models import ModelInfo, catalog, list_models, load, own_model, read_card
+from workbench.models import ModelInfo, catalog, list_models, load, loading, own_model, read_card
 from workbench.models.checkpoints import save_checkpoint, save_weights
 from workbench.models.config import TransformerConfig
 from workbench.models.protocol import Model
@@ -71,9 +72,44 @@ def test_a_step_of_training_can_be_asked_for_by_number_or_by_file(zoo):
         load("tiny", step=3)
 
 
-def test_a_step_of_a_model_without_earlier_checkpoints_is_refused(hf_folder):
-    with pytest.raises(CheckpointError, match="leave out step"):
-        load(str(hf_folder("llama")), step=3)
+def test_a_step_of_a_model_without_earlier_checkpoints_is_refused(zoo, hf_folder):
+    file = zoo / "tiny" / "checkpoints" / "step-000500.safetensors"
+    for name in (str(hf_folder("llama")), "smollm2", "minilm", "hf:owner/model", str(file)):
+        with pytest.raises(CheckpointError, match=r"keeps no checkpoints.*leave out step"):
+            load(name, step=3)
+
+
+def test_a_step_is_a_whole_number(zoo):
+    with pytest.raises(ConfigError, match="step must be a whole number or None, not True"):
+        load("tiny", step=True)
+    for step in ("500", 500.0, [500]):
+        with pytest.raises(ConfigError, match="step must be a whole number or None, not"):
+            loading._check_step(step)
+
+
+def test_a_path_may_be_a_path_and_may_climb(zoo, tmp_path, monkeypatch):
+    expected = logits(load("tiny"))
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    for path in (zoo / "tiny", Path("../zoo/tiny"), "../zoo/tiny", "../zoo/tiny/model.safetensors"):
+        assert_close(logits(load(path)), expected)
+    assert own_model(Path("../zoo/tiny")).steps == (0, 500)
+    assert own_model("../zoo/tiny").name == "../zoo/tiny"
+    monkeypatch.chdir(zoo / "tiny" / "checkpoints")
+    assert_close(logits(load("step-000500.safetensors")), logits(load("tiny", step=500)))
+
+
+def test_a_path_that_climbs_to_no_model_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    for name in ("..", "../..", "../../a"):
+        with pytest.raises(CheckpointError, match=r"no model in \.\..*no config\.json"):
+            load(name)
+    for name in ("../../etc", "../c", "tiny/../../tiny"):
+        with pytest.raises(UnknownModelError, match="no model"):
+            load(name)
+        with pytest.raises(UnknownModelError, match="no model"):
+            own_model(name)
 
 
 def test_an_unknown_name_is_told_what_exists(zoo):
@@ -237,6 +273,6 @@ def test_a_model_of_ones_own_is_described_without_being_loaded(tmp_path):
     (tmp_path / "checkpoints" / "step-000010.safetensors").write_bytes(b"not read yet")
     info = own_model(str(tmp_path))
     assert (info.name, info.kind, info.available, info.steps) == (str(tmp_path), "own", True, (10,))
-    for path in (str(tmp_path / "missing"), "../x", "a\0b", ""):
+    for path in (str(tmp_path / "missing"), "../no-such", "a\0b", "", "x" * 300):
         with pytest.raises(UnknownModelError, match="no model"):
             own_model(path)

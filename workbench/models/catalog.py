@@ -5,6 +5,7 @@ zoo/<name>/card.json   what the model is and what was measured of it, written by
 
 import difflib
 import importlib.util
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,20 +79,20 @@ def list_models() -> list[ModelInfo]:
     ]
 
 
-def own_model(path: str) -> ModelInfo:
+def own_model(path: str | os.PathLike[str]) -> ModelInfo:
     """What can be said of a model of one's own without loading it; its name is the path, as `load` takes it.
 
     Raises:
         UnknownModelError: nothing is there.
     """
-    check_name(path)
-    place = Path(path).expanduser()
-    if not place.exists():
+    name = checked_name(path)
+    place = existing_path(name)
+    if place is None:
         raise UnknownModelError(
-            f"no model at {path[:200]!r}: give a model folder or file that exists"
+            f"no model at {name[:200]!r}: give a model folder or file that exists"
         )
     return ModelInfo(
-        name=path,
+        name=name,
         kind="own",
         available=True,
         n_params=None,
@@ -145,22 +146,29 @@ def package_weights(name: str) -> Path:
     return weights
 
 
-def check_name(name: str) -> None:
-    """Refuse what can be neither a model's name nor a path.
+def checked_name(name: object) -> str:
+    """A model's name or path as text, once it can be one of the two.
 
     Raises:
-        UnknownModelError: empty, absurdly long, with control characters, or with a `..` in it.
+        UnknownModelError: neither text nor a path, empty, absurdly long, or with control characters.
     """
-    if not isinstance(name, str):
+    text = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(text, str):
         raise UnknownModelError(f"a model is named by text, not by {type(name).__name__}")
-    if not name.strip() or len(name) > MAX_NAME_CHARS or not name.isprintable():
+    if not text.strip() or len(text) > MAX_NAME_CHARS or not text.isprintable():
         raise UnknownModelError(
-            f"no model {name[:60]!r}: a name or path has 1 to {MAX_NAME_CHARS} printable characters"
+            f"no model {text[:60]!r}: a name or path has 1 to {MAX_NAME_CHARS} printable characters"
         )
-    if ".." in re.split(r"[/\\]", name):
-        raise UnknownModelError(
-            f"no model {name[:60]!r}: a path may not climb with '..'; give it from its root"
-        )
+    return text
+
+
+def existing_path(name: str) -> Path | None:
+    """The file or folder that a name leads to from here, or None; `~` is the home folder."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError):  # a name too long for the file system, or an unknown ~user
+        return None
 
 
 def suggestion(name: str) -> str:

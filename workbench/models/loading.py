@@ -7,19 +7,19 @@ package ─────────┼─ GGUF ── gguf (converted once, cach
 hf:<id> ─────────┴─ Hugging Face folder ── huggingface ────┴──────► BridgeModel
 """
 
-import re
+import os
 from pathlib import Path
 
-from workbench.errors import CheckpointError, UnknownModelError
+from workbench.errors import CheckpointError, ConfigError, UnknownModelError
 from workbench.models import catalog
 from workbench.models.checkpoints import FORMAT, load_checkpoint
-from workbench.models.files import read_json
+from workbench.models.files import read_json, step_of
 from workbench.models.protocol import Model
 from workbench.models.target import Progress, Target
 
 
 def load(
-    name_or_path: str,
+    name_or_path: str | os.PathLike[str],
     *,
     device: str = "cpu",
     dtype: str = "float32",
@@ -38,39 +38,51 @@ def load(
     Raises:
         UnknownModelError: nothing of that name; the message lists what exists.
         CheckpointError: a file that is broken, hostile, or not what its config says.
-        ConfigError: a device or dtype that does not exist here.
+        ConfigError: a device or dtype that does not exist here, or a step that is no whole number.
         UnsupportedError: an architecture that the workbench does not read.
     """
-    catalog.check_name(name_or_path)
+    name = catalog.checked_name(name_or_path)
+    _check_step(step)
     target = Target.named(device, dtype, progress)
-    if name_or_path.startswith("hf:"):
+    if name.startswith("hf:"):
         from workbench.models.hub import load_from_hub
 
-        return load_from_hub(name_or_path.removeprefix("hf:"), target)
-    path = catalog.bundled_folder(name_or_path)
-    if path is None and name_or_path in catalog.PACKAGES:
-        return _from_package(name_or_path, target)
-    path = path or _existing(name_or_path)
+        _refuse_step(name, step)
+        return load_from_hub(name.removeprefix("hf:"), target)
+    path = catalog.bundled_folder(name)
+    if path is None and name in catalog.PACKAGES:
+        _refuse_step(name, step)
+        return _from_package(name, target)
+    path = path or _existing(name)
     return _from_folder(path, step, target) if path.is_dir() else _from_file(path, step, target)
 
 
+def _check_step(step: object) -> None:
+    if step is not None and type(step) is not int:
+        raise ConfigError(f"step must be a whole number or None, not {step!r:.60}")
+
+
+def _refuse_step(name: str | Path, step: int | None) -> None:
+    if step is not None:
+        raise CheckpointError(f"{name} keeps no checkpoints of its training: leave out step")
+
+
 def _existing(name: str) -> Path:
-    try:
-        path = Path(name).expanduser()
-        exists = path.exists()
-    except (OSError, RuntimeError):  # a name too long for the file system, or an unknown ~user
-        exists = False
-    if not exists:
+    path = catalog.existing_path(name)
+    if path is None:
         raise UnknownModelError(f"no model {name[:60]!r}. {catalog.suggestion(name)}")
     return path
 
 
 def _from_folder(folder: Path, step: int | None, target: Target) -> Model:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"no model in {folder}: there is no config.json in it. Give the folder that holds one"
+        )
     config = read_json(folder / "config.json")
     if config.get("format") == FORMAT:
         return _ours(folder, step, target)
-    if step is not None:
-        raise CheckpointError(f"{folder} keeps no checkpoints of its training: leave out step")
+    _refuse_step(folder, step)
     if "model_type" in config:
         from workbench.models.huggingface import load_folder
 
@@ -91,11 +103,12 @@ def _from_file(path: Path, step: int | None, target: Target) -> Model:
                 f"{path} does not belong to {beside}, whose weights are model.safetensors"
             )
         return _ours(path.parent, step, target)
-    earlier = re.fullmatch(r"step-(\d{6})\.safetensors", path.name)
-    if earlier and path.parent.name == "checkpoints" and _is_ours(path.parent.parent):
-        return _ours(path.parent.parent, int(earlier[1]), target)
-    if step is not None:
-        raise CheckpointError(f"{path} keeps no checkpoints of its training: leave out step")
+    _refuse_step(path, step)
+    earlier = step_of(path.name)
+    # The folder above is asked for by its full name: what is above a bare "checkpoints" has none.
+    above = path.absolute().parent.parent
+    if earlier is not None and path.absolute().parent.name == "checkpoints" and _is_ours(above):
+        return _ours(above, earlier, target)
     if path.suffix == ".gguf":
         from workbench.models.gguf import load_gguf
 
