@@ -200,7 +200,7 @@ def train(
     resume: bool = True,
     max_steps: int | None = None,
 ) -> Path:
-    """Train a recipe into a folder, with its card; a folder that holds a finished model is left as it is.
+    """Train a recipe into a folder, with its card; a folder that holds that very model is left as it is.
 
     Args:
         seed: another seed than the recipe's.
@@ -210,8 +210,9 @@ def train(
 
     Raises:
         UnknownModelError: no recipe of that name.
-        ConfigError: `resume=False` and the folder holds a run.
+        ConfigError: the folder holds another model or run, or any at all with `resume=False`.
     """
+    from workbench.training import folders
     from workbench.training.loop import fit
     from workbench.training.state import STATE_FILE
 
@@ -219,11 +220,17 @@ def train(
     out = Path(out)
     if not resume and ((out / STATE_FILE).exists() or (out / "model.safetensors").exists()):
         raise ConfigError(f"{out} already holds a run: give another folder, or resume it")
-    if (out / "model.safetensors").exists() and not (out / STATE_FILE).exists():
+    if folders.is_finished(chosen, out):
         return out
+    # The config is written after the weights, and the state removed after both: all steps were taken.
+    is_whole = all((out / file).is_file() for file in ("model.safetensors", "config.json"))
+    if is_whole and not (out / STATE_FILE).exists():
+        folders.finish(chosen, out)  # an earlier call was killed before the card
+        return out
+    folders.write_request(chosen, out)
     model, task = make(chosen)
     if fit(model, task, chosen.training, out, progress=progress):
-        _finish(chosen, out)
+        folders.finish(chosen, out)
     return out
 
 
@@ -286,14 +293,3 @@ def _modular_addition(chosen: Recipe) -> "tuple[Task, Tokenizer]":
     from workbench.training.vocabularies import number_tokenizer
 
     return ModularAddition(MODULUS), number_tokenizer(MODULUS)
-
-
-def _finish(chosen: Recipe, out: Path) -> None:
-    """Store the weights as float16, as the bundled ones are, and measure exactly those."""
-    import torch
-
-    from workbench.models.checkpoints import load_checkpoint, save_weights
-    from workbench.training.card import write_card
-
-    save_weights(load_checkpoint(out), out / "model.safetensors", dtype=torch.float16)
-    write_card(out, chosen)
