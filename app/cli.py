@@ -69,7 +69,7 @@ def info(model: ModelName) -> None:
 @app.command()
 def attention(
     model: ModelName,
-    prompt: Annotated[str, typer.Argument(help="The text to run.")],
+    prompt: Annotated[str, typer.Argument(help="The text to run; - reads it from standard input.")],
     out: Annotated[
         Path | None, typer.Option(help="Also write the patterns: FILE.html, .json or .parquet.")
     ] = None,
@@ -79,16 +79,23 @@ def attention(
     """Run a prompt: the next token, and where the heads look."""
     if out is not None and out.suffix not in OUT_FORMATS:
         raise WorkbenchError(f"cannot write {out.name!r}: --out takes {', '.join(OUT_FORMATS)}")
+    if out is not None:
+        _make_folder(out.parent)  # before the run: what cannot be written need not be computed
     import workbench
     from app.info import head_table, prediction_table
 
     loaded = _load(model, step)
-    run = workbench.run(loaded, prompt, sites=("pattern",))
+    has_attention = any(loaded.n_heads_in(layer) for layer in range(loaded.cfg.n_layers))
+    if out is not None and not has_attention:
+        raise WorkbenchError(f"{model} has no attention to write to {out.name}")
+    text = sys.stdin.read() if prompt == "-" else prompt
+    run = workbench.run(loaded, text, sites=("pattern",) if has_attention else ())
     if run.logits.shape[-1]:  # an encoder predicts nothing
         _print(prediction_table(loaded, run))
-    _print(head_table(run, rows))
+    if has_attention:
+        _print(head_table(run, rows))
     if out is not None:
-        _write(run, prompt, out)
+        _write(run, text, out)
         typer.echo(f"wrote {out}")
 
 
@@ -136,6 +143,13 @@ def dashboard(
     from app.server import serve
 
     serve(host=host, port=port, token=token, own_models=models or ())
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkbenchError(f"cannot write to {folder}: {error.strerror}") from error
 
 
 def _echo(line: object) -> None:

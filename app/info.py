@@ -28,7 +28,9 @@ def info_table(model: Model) -> Table:
         "vocabulary": f"{cfg.d_vocab:,} tokens",
         "context": f"{cfg.n_ctx:,} tokens",
         "positions": cfg.positions,
-        "norm": f"{cfg.normalization_type or 'none'}, {cfg.norm_position}",
+        "norm": f"{cfg.normalization_type}, {cfg.norm_position}"
+        if cfg.normalization_type
+        else "none",
         "attention": "causal" if cfg.causal else "bidirectional",
         "parity": str(model.certificate or "the workbench's own format: nothing to compare with"),
     }
@@ -38,7 +40,9 @@ def info_table(model: Model) -> Table:
 
 
 def _counts(heads: list[int]) -> str:
-    return str(heads[0]) if heads and len(set(heads)) == 1 else str(heads)
+    if not any(heads):
+        return "none"
+    return str(heads[0]) if len(set(heads)) == 1 else ", ".join(map(str, heads))
 
 
 def _card_rows(name: str) -> dict[str, str]:
@@ -48,7 +52,7 @@ def _card_rows(name: str) -> dict[str, str]:
         return {}  # only bundled models have a card
     rows = {"summary": str(card.get("summary", "")), "licence": str(card.get("licence", ""))}
     for metric, value in card.get("metrics", {}).items():
-        rows[metric] = f"{value:.4g}" if isinstance(value, int | float) else str(value)
+        rows[metric.replace("_", " ")] = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     return rows
 
 

@@ -1,5 +1,6 @@
 """The command as a person uses it: its words, what it prints, its exit codes."""
 
+import io
 import subprocess
 import sys
 import time
@@ -100,6 +101,7 @@ def test_attention_writes_one_offline_page(workbench, folder, tmp_path):
         (("attention", "FOLDER", "abZ"), "no token for 'Z'"),
         (("attention", "FOLDER", "a" * 100), "at most 32"),
         (("attention", "FOLDER", "abc", "--out", "x.pkl"), ".html, .json, .parquet"),
+        (("attention", "FOLDER", "abc", "--out", "/dev/null/x.html"), "cannot write to /dev/null"),
         (("attention", "FOLDER", "abc", "--step", "5"), "no checkpoint of step 5"),
         (("attention", "FOLDER", "abc", "--rows", "0"), "--rows"),
         (("train", "nonsense"), "nonsense"),
@@ -121,6 +123,22 @@ def test_debug_shows_the_trace(monkeypatch):
         monkeypatch.setattr(sys, "argv", ["workbench", *words])
         with pytest.raises(UnknownModelError):
             main()
+
+
+def test_a_model_without_heads_still_predicts(workbench, build, tmp_path):
+    bare = save_checkpoint(build(order="", positions="none"), tmp_path / "bare")
+    done = workbench("attention", bare, "abc")
+    assert done.returncode == 0
+    assert "next token" in done.stdout and "head " not in done.stdout
+    refused = workbench("attention", bare, "abc", "--out", "x.json")
+    assert refused.returncode == 2 and "no attention to write" in refused.stderr
+
+
+def test_a_prompt_of_many_lines_comes_from_standard_input(workbench, folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("abcab"))
+    assert (
+        workbench("attention", folder, "-").stdout == workbench("attention", folder, "abcab").stdout
+    )
 
 
 def test_a_process_of_its_own_fails_the_same_way():

@@ -17,6 +17,18 @@ def test_a_table_and_its_provenance_survive_being_written(tmp_path, name):
     assert read["versions"]["torch"]
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a.json"])
+def test_the_smallest_numbers_survive_to_the_last_bit(tmp_path, name):
+    values = [1.2346e-12, 0.12345678901234567, 5e-324, -0.0]
+    table, _ = read_table(save_table(pd.DataFrame({"value": values}), tmp_path / name, {}))
+    assert table["value"].tolist() == values
+
+
+def test_a_missing_value_is_null(tmp_path):
+    path = save_table(pd.DataFrame({"low": [float("nan"), 1.0]}), tmp_path / "a.json", {})
+    assert '"low": null' in path.read_text() and "NaN" not in path.read_text()
+
+
 def test_an_unknown_file_type_is_refused(tmp_path):
     with pytest.raises(WorkbenchError, match=r"\.parquet or \.json"):
         save_table(TABLE, tmp_path / "a.pkl", {})

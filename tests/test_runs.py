@@ -157,3 +157,28 @@ def test_a_kind_that_only_some_layers_have_is_kept_where_it_is(build):
     sandwich = build(order="ssff")
     kept = run(sandwich, "abc", sites=("mlp_out",))
     assert [site.layer for site in kept.sites] == [1, 2]
+
+
+def test_the_default_keeps_what_a_model_has(build):
+    assert {site.kind for site in run(build(order="ss"), "ab").sites} == {
+        "pattern",
+        "v",
+        "resid_pre",
+        "resid_post",
+    }
+    bare = run(build(order="", positions="none"), "ab")
+    assert bare.sites == () and bare.logits.shape == (1, 3, 18)
+
+
+def test_a_run_prints_as_one_line_and_refuses_rows_it_lacks(model):
+    kept = run(model, ["abc", "ab"])
+    assert repr(kept).startswith("Run(letters, prompts of [4, 3] tokens, pattern, v, resid_pre")
+    assert len(repr(kept)) < 200
+    for row in (-1, 2):
+        with pytest.raises(PromptError, match="from 0 to 1"):
+            kept.row(row)
+
+
+def test_corpus_ids_of_sixteen_bits_are_read(model):
+    ids = torch.tensor([[0, 2, 3]], dtype=torch.uint16)
+    assert torch.equal(run(model, ids).logits, run(model, ids.long()).logits)

@@ -40,8 +40,11 @@ def save_table(table: pd.DataFrame, path: str | Path, made_by: dict[str, Any]) -
         )
     with scratch_beside(path) as scratch:
         if path.suffix == ".json":
-            rows = {"provenance": made_by, "rows": json.loads(table.to_json(orient="records"))}
-            scratch.write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")
+            # pandas' own JSON rounds to ten decimals, where small attention would become zero.
+            plain = table.astype(object).where(table.notna(), None)
+            whole = {"provenance": made_by, "rows": plain.to_dict("records")}
+            text = json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False)
+            scratch.write_text(text, encoding="utf-8")
         else:
             _write_parquet(table, scratch, made_by)
     return path

@@ -2,7 +2,7 @@
 
 Every number is stored once. `resid_pre` of a layer is `resid_post` of the one before; a causal pattern is its
 lower triangle, expanded on reading. What will be kept is estimated before the pass and refused when it
-would not fit the budget, so a long prompt never ends in a killed process.
+would not fit the budget; the working memory of the pass itself comes on top.
 """
 
 import math
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.budget import DTYPES, check_budget, estimate
+from workbench.budget import DTYPES, check_budget, estimate, spell_bytes
 from workbench.errors import BudgetError, PromptError, SiteError
 from workbench.models.protocol import Model
 from workbench.models.tokenizer import Tokenizer
@@ -24,12 +24,12 @@ from workbench.models.tokens import checked_tokens
 from workbench.sites import Site, expand
 
 Prompt = str | Sequence[str] | Tensor | Sequence[int] | Sequence[Sequence[int]]
-DEFAULT_SITES = ("pattern", "resid_pre.0", "resid_post")
+DEFAULT_SITES = ("pattern", "v", "resid_pre", "resid_post")
 # What stands where a causal model cannot look.
 _EMPTY_CELL = {"pattern": 0.0, "scores": -math.inf}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """What one forward pass left behind; `run["pattern.3"]` or `run[Site("pattern", 3)]` reads a site.
 
@@ -45,6 +45,11 @@ class Run:
     is_causal: bool
     n_layers: int
     stored: Mapping[Site, Tensor]
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(dict.fromkeys(site.kind for site in self.stored)) or "no sites"
+        held = spell_bytes(self.nbytes)
+        return f"Run({self.model_name}, prompts of {list(self.lengths)} tokens, {kinds}, {held})"
 
     def __getitem__(self, site: Site | str) -> Tensor:
         site = Site.parse(site) if isinstance(site, str) else site
@@ -82,7 +87,15 @@ class Run:
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
     def row(self, row: int) -> "Run":
-        """One prompt of the batch, without its padding, still with a batch axis of one."""
+        """One prompt of the batch, without its padding, still with a batch axis of one.
+
+        Raises:
+            PromptError: no such row.
+        """
+        if not 0 <= row < len(self.lengths):
+            raise PromptError(
+                f"no prompt {row}: this run's are counted from 0 to {len(self.lengths) - 1}"
+            )
         length = self.lengths[row]
         cut = {
             "batch": slice(row, row + 1),
@@ -110,14 +123,15 @@ def run(
     model: Model,
     prompt: Prompt,
     *,
-    sites: Sequence[str | Site] = DEFAULT_SITES,
+    sites: Sequence[str | Site] | None = None,
     budget: str | int = "2GB",
     dtype: str | None = None,
 ) -> Run:
     """One forward pass of a prompt, a list of prompts, or token ids.
 
     Args:
-        sites: kinds (`"pattern"`: every layer that has it) or single sites (`"pattern.3"`).
+        sites: kinds (`"pattern"`: every layer that has it) or single sites (`"pattern.3"`); default
+            patterns, values and the residual stream, as far as the model has them.
         budget: most memory that logits and sites may take, in bytes or as "500MB".
         dtype: what sites are stored as; default as computed.
 
@@ -129,7 +143,7 @@ def run(
     if dtype is not None and dtype not in DTYPES:
         raise BudgetError(f"no storage type {dtype!r}: there are {', '.join(DTYPES)}")
     tokens, lengths = to_batch(model, prompt)
-    chosen = available(model, sites)
+    chosen = _defaults(model) if sites is None else available(model, sites)
     n_prompts, n_pos = tokens.shape
     check_budget(estimate(model, n_prompts, n_pos, chosen, dtype), budget)
     stored: dict[Site, Tensor] = {}
@@ -188,6 +202,11 @@ def available(model: Model, kinds: Sequence[str | Site]) -> list[Site]:
     return list(chosen)
 
 
+def _defaults(model: Model) -> list[Site]:
+    sites = expand(DEFAULT_SITES, model.cfg.n_layers)
+    return list(dict.fromkeys(canonical(site) for site in sites if _has(model, site)))
+
+
 def _has(model: Model, site: Site) -> bool:
     try:
         model.site_hook(site)
@@ -203,7 +222,9 @@ def to_batch(model: Model, prompt: Prompt) -> tuple[Int[Tensor, "batch pos"], tu
         PromptError: as `run`.
     """
     device = model.W_E.device
-    texts: list[Any] = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not isinstance(prompt, str | Tensor | Sequence):
+        raise PromptError(f"a prompt is text, texts or token ids, not {type(prompt).__name__}")
+    texts: list[Any] = [prompt] if isinstance(prompt, str | Tensor) else list(prompt)
     if not any(isinstance(text, str) for text in texts):
         ids = checked_tokens(cast(Any, prompt), model.cfg.d_vocab, model.cfg.n_ctx).to(device)
         return ids, (ids.shape[1],) * len(ids)
@@ -218,7 +239,7 @@ def to_batch(model: Model, prompt: Prompt) -> tuple[Int[Tensor, "batch pos"], tu
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device), lengths
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _triangle(n_pos: int) -> Tensor:
     rows, columns = torch.tril_indices(n_pos, n_pos)
     return rows * n_pos + columns

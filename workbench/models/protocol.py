@@ -34,8 +34,9 @@ class Certificate:
     n_tokens: int
 
     def __str__(self) -> str:
+        error = self.max_logit_error
         return (
-            f"within {self.max_logit_error:.1e} of {self.source} "
+            f"{f'within {error:.1e} of' if error else 'identical to'} {self.source} "
             f"({self.n_tokens} tokens, values up to {self.max_logit:.1f})"
         )
 

@@ -3,6 +3,7 @@
 Special tokens are added exactly as the model's own tokenizer.json adds them: nothing is decided here.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,7 +88,11 @@ class Tokenizer:
                 f"{self.source} has no token for {text[start:end][:20]!r} at character {start}"
             )
         # A model without unknown-token may drop what it cannot spell: nothing may vanish silently.
-        if not any(end > start for start, end in encoding.offsets):
+        covered = {at for start, end in encoding.offsets for at in range(start, end)}
+        for at, char in enumerate(text):
+            if at not in covered and char.isalnum():
+                raise PromptError(f"{self.source} has no token for {char!r} at character {at}")
+        if not covered:
             raise PromptError(f"{self.source} has no token for anything in {text[:20]!r}")
         return encoding.ids
 
@@ -113,6 +118,8 @@ class Tokenizer:
 
 
 def _readable(piece: str, text: str) -> str:
+    if re.fullmatch(r"<0x[0-9A-F]{2}>", piece):
+        return f"<{piece[3:5]}>"  # SentencePiece's spelling of one byte
     if "\ufffd" in text:
         return "".join(f"<{byte:02X}>" for byte in _bytes_of(piece)) or piece
     # WordPiece and SentencePiece decoders strip the marks that tell a word's start from its inside.
