@@ -3,7 +3,8 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from workbench.errors import WorkbenchError
-from workbench.results import provenance, read_table, save_table, scratch_beside
+from workbench.results import provenance, read_table, save_table
+from workbench.writing import whole_file
 
 TABLE = pd.DataFrame({"layer": [0, 1], "token": [" the", "</script>"], "value": [0.25, -1.5]})
 
@@ -45,7 +46,7 @@ def test_a_broken_file_is_refused(tmp_path, name, content):
 def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path):
     path = tmp_path / "kept.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError), scratch_beside(path) as scratch:
+    with pytest.raises(RuntimeError), whole_file(path) as scratch:
         scratch.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"

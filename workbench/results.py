@@ -2,9 +2,6 @@
 
 import json
 import platform
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.errors import WorkbenchError
+from workbench.writing import whole_file
 
 FORMATS = (".parquet", ".json")
 _METADATA_KEY = b"workbench"
@@ -38,7 +36,7 @@ def save_table(table: pd.DataFrame, path: str | Path, made_by: dict[str, Any]) -
         raise WorkbenchError(
             f"cannot write {path.name!r}: tables are written as {' or '.join(FORMATS)}"
         )
-    with scratch_beside(path) as scratch:
+    with whole_file(path) as scratch:
         if path.suffix == ".json":
             # pandas' own JSON rounds to ten decimals, where small attention would become zero.
             plain = table.astype(object).where(table.notna(), None)
@@ -78,16 +76,3 @@ def read_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         return arrow.to_pandas(), json.loads((arrow.schema.metadata or {})[_METADATA_KEY])
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise WorkbenchError(f"{path} is not a table of the workbench: {error}") from error
-
-
-@contextmanager
-def scratch_beside(path: Path) -> Iterator[Path]:
-    """A scratch path beside `path`: it replaces `path` on success and vanishes on failure."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-")
-    except OSError as error:
-        raise WorkbenchError(f"cannot write to {path.parent}: {error.strerror}") from error
-    with folder as name:
-        yield Path(name) / path.name
-        (Path(name) / path.name).replace(path)

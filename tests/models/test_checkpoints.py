@@ -14,7 +14,8 @@ from workbench.models.checkpoints import (
     save_checkpoint,
     save_weights,
 )
-from workbench.models.files import read_json, write_atomically
+from workbench.models.files import read_json
+from workbench.writing import write_atomically
 
 CASES = {
     "standard": {"order": "sfsf", "norm": "LN", "attn_bias": True, "mlp_bias": True},

@@ -18,20 +18,15 @@ from torch import Tensor
 
 from workbench.errors import CheckpointError, ConfigError, UnsupportedError
 from workbench.models.config import TransformerConfig
-from workbench.models.files import (
-    checkpoint_steps,
-    read_json,
-    step_name,
-    whole_file,
-    write_atomically,
-)
+from workbench.models.files import checkpoint_steps, read_json, step_name
 from workbench.models.protocol import Model
 from workbench.models.tokenizer import Tokenizer
 from workbench.models.tokens import check_vocabulary
 from workbench.models.transformer import Transformer
+from workbench.writing import whole_file, write_atomically
 
 FORMAT = "workbench-transformer-1"
-FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
 _SAFETENSORS_FLOATS = {"F16", "BF16", "F32", "F64"}
 
 

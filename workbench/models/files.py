@@ -1,43 +1,13 @@
 """Small files of a model folder, read with the distrust that a downloaded folder deserves."""
 
 import json
-import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import CheckpointError
 
 MAX_CONFIG_BYTES = 1 << 20
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A scratch file beside `path` to write to; it takes its place at the end of the `with`, unless that fails.
-
-    A reader sees the old file or the new one, never a part, even after a loss of power.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".saving-")
-    os.close(handle)
-    scratch = Path(name)
-    try:
-        yield scratch
-        with scratch.open("rb+") as file:
-            os.fsync(file.fileno())
-        # Scratch files are made for their owner alone; a model may be read by whoever may enter its folder.
-        scratch.chmod(0o644)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never a part."""
-    with whole_file(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:

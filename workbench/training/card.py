@@ -19,13 +19,14 @@ from torch import Tensor
 from workbench.errors import UnsupportedError
 from workbench.heads import head_scores
 from workbench.models.checkpoints import load_checkpoint
-from workbench.models.files import checkpoint_steps, write_atomically
+from workbench.models.files import checkpoint_steps
 from workbench.models.transformer import Transformer
 from workbench.training.corpora import encoded
 from workbench.training.held_out import held_out_text
 from workbench.training.loop import read_metrics
 from workbench.training.recipes import MODULUS, Recipe, make_repeats
 from workbench.training.tasks import ModularAddition, position_losses, text_rows
+from workbench.writing import write_atomically
 
 EARLY, LATE = (19, 29), (239, 249)
 """Positions between which the in-context-learning score is taken (500 and 50 of 512, scaled to 256)."""

@@ -17,8 +17,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from workbench.errors import CheckpointError, ConfigError
-from workbench.models.files import write_atomically
 from workbench.models.tokenizer import Tokenizer
+from workbench.writing import write_atomically
 
 BOS = "<|bos|>"
 LICENCE = "PSF-2.0"

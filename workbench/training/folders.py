@@ -42,6 +42,14 @@ def is_finished(chosen: "Recipe", out: Path) -> bool:
     return False
 
 
+def is_trained(out: Path) -> bool:
+    """Whether every step was taken: the config is written after the weights, the state removed after both."""
+    from workbench.training.state import STATE_FILE
+
+    is_whole = all((out / name).is_file() for name in ("model.safetensors", "config.json"))
+    return is_whole and not (out / STATE_FILE).exists()
+
+
 def asked(chosen: "Recipe") -> dict[str, Any]:
     """What tells one request from another."""
     return {
@@ -53,7 +61,7 @@ def asked(chosen: "Recipe") -> dict[str, Any]:
 
 def write_request(chosen: "Recipe", out: Path) -> None:
     """Put on record what a folder is for, before it holds anything else."""
-    from workbench.models.files import write_atomically
+    from workbench.writing import write_atomically
 
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / RUN_FILE, json.dumps(asked(chosen)))

@@ -24,12 +24,13 @@ from torch import Tensor
 
 from workbench.errors import CheckpointError
 from workbench.models.checkpoints import save_checkpoint, save_weights
-from workbench.models.files import step_name, write_atomically
+from workbench.models.files import step_name
 from workbench.models.transformer import Transformer
 from workbench.training.config import TrainingConfig
 from workbench.training.optimizers import optimizers_for
 from workbench.training.state import STATE_FILE, read_counters, restore_state, save_state
 from workbench.training.tasks import Batch, Task, mean_loss
+from workbench.writing import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 

@@ -222,9 +222,7 @@ def train(
         raise ConfigError(f"{out} already holds a run: give another folder, or resume it")
     if folders.is_finished(chosen, out):
         return out
-    # The config is written after the weights, and the state removed after both: all steps were taken.
-    is_whole = all((out / file).is_file() for file in ("model.safetensors", "config.json"))
-    if is_whole and not (out / STATE_FILE).exists():
+    if folders.is_trained(out):
         folders.finish(chosen, out)  # an earlier call was killed before the card
         return out
     folders.write_request(chosen, out)

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from workbench.errors import CheckpointError
-from workbench.models.files import whole_file
 from workbench.models.transformer import Transformer
+from workbench.writing import whole_file
 
 STATE_FILE = "training-state.safetensors"
 

@@ -17,8 +17,8 @@ from workbench.figures.attention_view.payload import (
     view_meta,
 )
 from workbench.figures.attention_view.script import VIEWER_CSS, VIEWER_JS
-from workbench.models.checkpoints import write_atomically
 from workbench.runs import Run
+from workbench.writing import write_atomically
 
 # Up to this many cells every layer travels with the widget, so that a saved notebook shows it too.
 EAGER_CELLS = 4_000_000
