@@ -7,16 +7,17 @@ import gzip
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import replace
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from app.session import Session, Shown
+from app.state import read_selection
+from app.views import attention as views
 from workbench.errors import WorkbenchError
-from workbench.figures.attention_view import VIEWER_CSS, VIEWER_JS, payload
+from workbench.figures.attention_view import VIEWER_CSS, VIEWER_JS, attention_page, payload
 
 VIEWER_FILES = {
     "viewer.js": (VIEWER_JS, "text/javascript"),
@@ -94,14 +95,13 @@ def _cross(session: Session, shown: Shown, layer: int, head: int, pos: int) -> R
 
 
 def _page(session: Session, shown: Shown) -> Response:
-    # anywidget brings the notebook machinery with it, which only a download needs.
-    from workbench.figures.attention_view import attention_view
-
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "view.html"
-        attention_view(shown.maps).to_html(path)
-        content = path.read_bytes()
-    name = re.sub(r"[^\w.-]+", "-", f"attention-{shown.view.model}-{shown.view.kind}")
+    selection, _ = read_selection(request.args)
+    content = attention_page(
+        replace(shown.maps, title=views.title(shown)),
+        badges=session.known_badges(shown.view),
+        options={"state": selection.as_viewer_state()} if selection.head else {},
+    )
+    name = views.file_name(shown.view)
     headers = {"Content-Disposition": f'attachment; filename="{name}.html"'}
     return Response(content, mimetype="text/html", headers=headers)
 

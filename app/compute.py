@@ -7,7 +7,7 @@ from app.jobs import Report
 from app.state import View
 from workbench import attention
 from workbench.attention import AttentionMaps
-from workbench.errors import BudgetError, PromptError
+from workbench.errors import BudgetError, PromptError, UnsupportedError
 from workbench.models.protocol import Model
 from workbench.runs import Run, run, to_batch
 
@@ -29,6 +29,9 @@ def view_maps(view: View, model_at: ModelAt, budget: int, report: Report) -> Att
     """
     view.check()
     model = model_at(view.step)
+    if n_heads(model) == 0:
+        what = "no layers" if model.cfg.n_layers == 0 else "no attention in any layer"
+        raise UnsupportedError(f"{model.name} has {what}, hence no heads")
     prompt = view.prompts if view.kind == "mean" else view.prompt
     if view.kind == "mean":
         # Reads every line before any is run, and names a bad one by its number.
@@ -45,8 +48,7 @@ def view_maps(view: View, model_at: ModelAt, budget: int, report: Report) -> Att
         _check_size(model, view.other, budget)
         after = attention.pattern_maps(at(model, prompt))
         maps = attention.difference_maps(after, attention.pattern_maps(at(model, view.other)))
-        left_out = maps.title[maps.title.rfind(" (") :] if maps.title.endswith(")") else ""
-        return replace(maps, title=f"{model.name}, first prompt − second prompt{left_out}")
+        return replace(maps, title=f"{model.name}, first prompt − second prompt")
     if view.kind == "training":
         after = attention.pattern_maps(at(model, prompt))
         report(f"Loading {view.model} at step {view.before}")
@@ -63,6 +65,21 @@ def view_maps(view: View, model_at: ModelAt, budget: int, report: Report) -> Att
     result = at(model, prompt)
     report("Collecting the heads")
     return makers[view.kind](result)
+
+
+def left_out(view: View, model: Model, n_shown: int) -> tuple[int, str]:
+    """Tokens of the longest prompt, and in a sentence what of the prompts the maps do not show."""
+    texts = {"mean": view.prompts, "difference": [view.prompt, view.other]}
+    lengths = [model.to_tokens(text).shape[1] for text in texts.get(view.kind, [view.prompt])]
+    if view.kind == "mean" and min(lengths) < max(lengths):
+        note = f"All prompts are cut to the {min(lengths)} tokens of the shortest of them."
+        return max(lengths), note
+    unpaired = sum(lengths) - 2 * n_shown
+    if view.kind == "difference" and unpaired:
+        first, second = lengths[0] - n_shown, lengths[1] - n_shown
+        note = f"Left out, without a counterpart: {first} tokens of the first prompt, {second} of the second."
+        return lengths[0], note
+    return max(lengths), ""
 
 
 def _step(step: int | None) -> str:

@@ -98,7 +98,7 @@ def _register_shell(app: Dash, session: Session) -> None:
                 className="lost",
             )
         try:
-            return page.layout(session, **_query(search))
+            return page.layout(session, *_query(search))
         except WorkbenchError as error:
             return html.Div(alert(str(error)), className="lost")
 
@@ -110,7 +110,8 @@ def _register_shell(app: Dash, session: Session) -> None:
     )
 
 
-def _query(search: str | None) -> dict[str, str]:
+def _query(search: str | None) -> tuple[dict[str, str], list[str]]:
+    """The fields of an address, and what is to be said if they cannot be read."""
     try:
         pairs = parse_qsl(
             (search or "").removeprefix("?"),
@@ -118,8 +119,8 @@ def _query(search: str | None) -> dict[str, str]:
             max_num_fields=MAX_QUERY_FIELDS,
         )
     except ValueError:
-        return {}
-    return {name: value for name, value in pairs if name.isidentifier() and name != "session"}
+        return {}, [f"the address has more than {MAX_QUERY_FIELDS} fields: none of them was read"]
+    return dict(pairs), []
 
 
 def _on_error(error: Exception) -> None:

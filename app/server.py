@@ -13,8 +13,8 @@ from typing import Any
 
 import waitress
 
+from app.initial import initial_view
 from app.main import create_app
-from app.pages.attention_layout import initial_view
 from app.security import is_loopback
 from app.session import Session
 from workbench.errors import WorkbenchError

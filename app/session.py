@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.cache import ByteCache
-from app.compute import n_heads, view_maps
+from app.compute import left_out, n_heads, view_maps
 from app.jobs import Jobs, Report
 from app.scores import Badges, Curve, badge_table, best_scores, notable_head
 from app.state import View
 from workbench import models
 from workbench.attention import AttentionMaps
-from workbench.errors import UnknownModelError, UnsupportedError, WorkbenchError
+from workbench.errors import PromptError, UnknownModelError, UnsupportedError, WorkbenchError
 from workbench.figures.attention_view.payload import encode_layer
 from workbench.models import ModelInfo
 from workbench.models.protocol import Model
@@ -42,7 +42,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Shown:
-    """A computed view and the facts that the page states beside it."""
+    """A computed view and the facts that the page states beside it.
+
+    Args:
+        n_prompt: tokens of the (longest) prompt, of which the maps may show fewer.
+        note: why they show fewer.
+    """
 
     view: View
     maps: AttentionMaps
@@ -51,6 +56,8 @@ class Shown:
     shape: str
     certificate: str
     seconds: float
+    n_prompt: int = 0
+    note: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -65,6 +72,7 @@ class Status:
     key: str
     shown: Shown | None = None
     error: str = ""
+    is_prompt_error: bool = False
     message: str = ""
     seconds: float = 0.0
 
@@ -155,7 +163,9 @@ class Session:
         except FutureTimeout:
             return Status(view.key, message=job.message, seconds=time.monotonic() - job.since)
         except WorkbenchError as error:
-            return Status(view.key, error=str(error))
+            return Status(
+                view.key, error=str(error), is_prompt_error=isinstance(error, PromptError)
+            )
         except Exception as error:
             return Status(view.key, error=f"{type(error).__name__}; the server's log says more")
 
@@ -216,6 +226,7 @@ class Session:
             self.limits.one_view,
             report,
         )
+        n_prompt, note = left_out(view, model, len(maps.query_tokens))
         shown = Shown(
             view=view,
             maps=maps,
@@ -224,6 +235,8 @@ class Session:
             shape=_shape(model),
             certificate=str(model.certificate or ""),
             seconds=time.perf_counter() - began,
+            n_prompt=n_prompt,
+            note=note,
         )
         self._views.put(view.key, shown)
         return shown

@@ -44,14 +44,17 @@ KINDS: dict[str, Kind] = {
         "Value-weighted pattern",
         "Attention times the size of the value vector it moves: what a head really reads.",
     ),
-    "scores": Kind("Scores before softmax", "The logits of attention, signed; white is zero."),
+    "scores": Kind(
+        "Scores before softmax",
+        "The logits of attention, each minus its row's mean: signed, the background colour is zero.",
+    ),
     "mean": Kind(
         "Mean over prompts",
-        "The average pattern over prompts, one a line: what a head does whatever the words.",
+        "The average pattern over prompts, one a line, as far as the shortest one reaches.",
     ),
     "difference": Kind(
         "Difference of two prompts",
-        "Pattern on this prompt minus pattern on the one below it, position by position.",
+        "Pattern on this prompt minus pattern on the one below it; tokens are aligned by content.",
         needs_other=True,
     ),
     "training": Kind(
@@ -191,6 +194,8 @@ def to_query(view: View, selection: Selection | None = None) -> str:
         for name in ("other", "step", "before")
         if (value := getattr(view, name)) not in (None, "")
     ]
+    if KINDS[view.kind].needs_steps and view.before is None:
+        items.append(("before", "final"))
     if selection and selection.head:
         items.append(("head", str(selection.head)))
         items += [("locked", "1")] if selection.is_locked else []

@@ -45,14 +45,15 @@
     await Promise.all(first.filter((index) => meta.layers[index]).map((index) => source.layer(index)));
   }
 
-  async function swap(view, source) {
-    const { layer } = view.handle.getState();
+  async function swap(view, source, state) {
+    const { layer } = state || view.handle.getState();
     await ready(source, layer).catch(() => null); // the viewer shows what failed, with a way to retry
     if (shown !== view) return;
     const grid = view.element.querySelector(".wba-grid");
     const place = grid && { top: grid.scrollTop, left: grid.scrollLeft, old: grid };
     const focused = view.element.contains(document.activeElement);
-    view.handle.update(source, { theme: theme() });
+    view.handle.update(source, state ? { theme: theme(), state } : { theme: theme() });
+    if (state) dash_clientside.set_props("head", { data: state });
     if (place) restore(view, place, focused, 60);
   }
 
@@ -86,18 +87,20 @@
     }
   }
 
-  function mount(key, request, state) {
+  // Another model opens at the head that it is known for, unless the reader holds one.
+  function mount({ key, model }, request, state, first) {
     const element = document.getElementById("viewer");
     if (shown && shown.element === element) {
       if (shown.key === key) return;
-      shown = { key, element, handle: shown.handle, source: sourceOf(key), request };
-      swap(shown, shown.source);
+      const isNew = shown.model !== model && !shown.handle.getState().locked && first.layer !== null;
+      shown = { key, model, element, handle: shown.handle, source: sourceOf(key), request };
+      swap(shown, shown.source, isNew ? first : undefined);
     } else {
       if (shown) shown.handle.destroy();
       const source = sourceOf(key);
       const onState = (next) => dash_clientside.set_props("head", { data: next });
       const handle = window.WorkbenchAttention.mount(element, source, { theme: theme(), state, onState });
-      shown = { key, element, handle, source, request };
+      shown = { key, model, element, handle, source, request };
     }
     addBadges(shown);
   }
@@ -108,6 +111,14 @@
 
   window.workbenchViewer = {
     mount,
+    selection() {
+      if (!shown) return "";
+      const { layer, head, locked, pos } = shown.handle.getState();
+      const query = new URLSearchParams({ head: `${layer}.${head}` });
+      if (locked) query.set("locked", "1");
+      if (pos !== null) query.set("pos", pos);
+      return `?${query}`;
+    },
     unlock() {
       if (!shown) return;
       const state = shown.handle.getState();

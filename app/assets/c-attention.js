@@ -8,6 +8,26 @@
     return dash_clientside.callback_context.triggered.map((trigger) => trigger.prop_id);
   }
 
+  // A prompt that no server would take is refused here, and never becomes an address.
+  let refused = false;
+  function refuse(texts, limit) {
+    const length = Math.max(...texts.map((text) => (text || "").length));
+    const was = refused;
+    refused = length > limit;
+    if (refused) say("alert", `the prompt is longer than ${limit.toLocaleString("en")} characters, the most that the dashboard takes: shorten it, or use workbench.run in Python`);
+    else if (was) dash_clientside.set_props("alert", { children: null });
+    return refused;
+  }
+
+  function say(id, text) {
+    const props = { children: text, className: "alert", role: "alert" };
+    dash_clientside.set_props(id, { children: { type: "Div", namespace: "dash_html_components", props } });
+  }
+
+  const pathOf = () => location.pathname + location.search;
+  let written = pathOf(); // the address as this page knows it
+  let entry = null; // what of it counts as a place to come back to
+
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.attention = {
     // The one description of what is asked for, from every control.
@@ -29,7 +49,8 @@
         before: at(before),
       };
       const { again, ...old } = previous || {};
-      const changed = pressed || !same(request, old);
+      const asked = kind === "difference" ? [prompt, other] : [prompt];
+      const changed = !refuse(asked, chosen.limit) && (pressed || !same(request, old));
       return [
         changed ? (pressed ? { ...request, again: runs } : request) : dash_clientside.no_update,
         kind !== "difference",
@@ -40,18 +61,29 @@
       ];
     },
 
-    example(clicks, chosen) {
+    // An example brings its partner along, unless the reader has written one.
+    example(clicks, chosen, other) {
       const trigger = dash_clientside.callback_context.triggered[0];
-      if (!trigger || !trigger.value) return dash_clientside.no_update;
-      return chosen.examples[JSON.parse(trigger.prop_id.split(".n_clicks")[0]).index];
+      if (!trigger || !trigger.value) return [dash_clientside.no_update, dash_clientside.no_update];
+      const { index } = JSON.parse(trigger.prop_id.split(".n_clicks")[0]);
+      const mine = other && !chosen.others.includes(other);
+      return [chosen.examples[index], mine ? dash_clientside.no_update : chosen.others[index]];
     },
 
-    mount(shown, state, request) {
-      if (shown && shown.key) window.workbenchViewer.mount(shown.key, request, state);
+    // A mean starts with several prompts, everything else with one.
+    shape(kind, prompt, chosen) {
+      if (kind === "mean" && chosen.examples.includes(prompt)) return chosen.mean;
+      if (kind !== "mean" && prompt === chosen.mean) return chosen.examples[0];
       return dash_clientside.no_update;
     },
 
-    // replaceState: a link that can be shared, without running the page's layout again.
+    mount(shown, state, request, chosen) {
+      if (shown && shown.key) window.workbenchViewer.mount(shown, request, state, chosen.first);
+      return dash_clientside.no_update;
+    },
+
+    // A link that can be shared, without running the page's layout again: a step back for each model,
+    // kind of view and run, none for what the pointer passes over.
     address(request, state) {
       if (!request) return dash_clientside.no_update;
       const query = new URLSearchParams();
@@ -69,9 +101,13 @@
         if (Number.isInteger(state.pos)) query.set("pos", state.pos);
       }
       const address = `${location.pathname}?${query}`;
-      if (address !== location.pathname + location.search) {
-        history.replaceState(history.state, "", address);
+      const place = JSON.stringify([request.model, request.kind, request.again]);
+      if (address !== pathOf()) {
+        const push = entry !== null && place !== entry;
+        history[push ? "pushState" : "replaceState"](history.state, "", address);
       }
+      entry = place;
+      written = pathOf();
       return dash_clientside.no_update;
     },
 
@@ -98,6 +134,15 @@
       return dash_clientside.no_update;
     },
   };
+
+  // The page of an address is built by the server; a jump within the page changes no query.
+  addEventListener("popstate", () => pathOf() !== written && location.reload());
+
+  // A downloaded page opens at the head that is looked at.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest && event.target.closest("#download");
+    if (link) link.search = window.workbenchViewer.selection();
+  }, true);
 
   document.addEventListener("keydown", (event) => {
     const target = event.target;

@@ -6,9 +6,9 @@ viewer reads the numbers themselves by key. The address bar follows the request 
 
 from typing import Any
 
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State, no_update
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, no_update, set_props
 
-from app.components import alert
+from app.components import alert, notes
 from app.pages import attention_layout as parts
 from app.pages.attention_layout import (
     ALERT,
@@ -30,6 +30,7 @@ from app.pages.attention_layout import (
     KIND_HINT,
     MODEL,
     MODEL_HINT,
+    NOTE,
     OTHER,
     OTHER_BLOCK,
     PROGRESS,
@@ -37,14 +38,16 @@ from app.pages.attention_layout import (
     REQUEST,
     RUN,
     SHOWN,
+    STAGE,
     STEP,
     STEP_LABEL,
     STEPS_BLOCK,
     TICK,
     URL_SINK,
 )
-from app.session import Session, Status
-from app.state import KINDS, View, read_view
+from app.prompts import first_prompt, matched_pair
+from app.session import Session, Shown, Status
+from app.state import KINDS, Selection, View, read_view
 from app.views import attention as views
 
 TITLE, PATH = "Attention", "/"
@@ -54,12 +57,13 @@ layout = parts.layout
 
 def register(app: Dash, session: Session) -> None:
     """Connect the page; callbacks only carry values."""
-    _register_controls(app, session)
+    _register_choice(app, session)
+    _register_writing(app)
     _register_show(app, session)
     _register_browser(app)
 
 
-def _register_controls(app: Dash, session: Session) -> None:
+def _register_choice(app: Dash, session: Session) -> None:
     @app.callback(
         Output(CHOSEN, "data"),
         Output(PROMPT, "value"),
@@ -68,33 +72,53 @@ def _register_controls(app: Dash, session: Session) -> None:
         Output(KIND, "data"),
         Output(KIND, "value"),
         Output(STEPS_BLOCK, "children"),
+        Output(OTHER, "value"),
         Input(MODEL, "value"),
         State(CHOSEN, "data"),
         State(PROMPT, "value"),
         State(KIND, "value"),
+        State(OTHER, "value"),
         prevent_initial_call=True,
     )
-    def choose(name: str, before: dict[str, Any], prompt: str, kind: str) -> tuple[Any, ...]:
+    def choose(
+        name: str, before: dict[str, Any], prompt: str, kind: str, other: str
+    ) -> tuple[Any, ...]:
         info = session.info(name)
-        # The visitor's own words stay; an example of the model before gives way to one of this.
-        if (not prompt or prompt in before["examples"]) and info.example_prompts:
-            prompt = info.example_prompts[0]
         if KINDS[kind].needs_steps and not info.steps:
             kind = "pattern"
+        # The visitor's own words stay; an example of the model before gives way to one of this.
+        if not prompt or prompt in (*before["examples"], before["mean"]):
+            prompt = first_prompt(info, kind)
+        if not other or other in before["others"]:
+            other = matched_pair(prompt)
+        view = View(model=name, kind=kind, before=info.steps[0] if info.steps else None)
         return (
-            parts.chosen(info),
+            parts.chosen(session, info),
             prompt,
             parts.examples(info),
             views.summary(info),
             views.kind_options(bool(info.steps)),
             kind,
-            parts.sliders(info, View(model=name, kind=kind)),
+            parts.sliders(info, view),
+            other,
         )
 
+
+def _register_writing(app: Dash) -> None:
     app.clientside_callback(
         ClientsideFunction("attention", "example"),
         Output(PROMPT, "value", allow_duplicate=True),
+        Output(OTHER, "value", allow_duplicate=True),
         Input({"type": EXAMPLE, "index": ALL}, "n_clicks"),
+        State(CHOSEN, "data"),
+        State(OTHER, "value"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("attention", "shape"),
+        Output(PROMPT, "value", allow_duplicate=True),
+        Input(KIND, "value"),
+        State(PROMPT, "value"),
         State(CHOSEN, "data"),
         prevent_initial_call=True,
     )
@@ -128,27 +152,84 @@ def _register_show(app: Dash, session: Session) -> None:
         Output(CERTIFICATE, "children"),
         Output(CODE, "children"),
         Output(DOWNLOAD, "href"),
+        Output(NOTE, "children"),
+        Output(STAGE, "className"),
         Input(REQUEST, "data"),
         Input(TICK, "n_intervals"),
         State(SHOWN, "data"),
         State(ALERT, "children"),
+        State(HEAD, "data"),
     )
-    def show(request: Any, _ticks: int, shown: Any, alerts: Any) -> tuple[Any, ...]:
+    def show(request: Any, _ticks: int, shown: Any, alerts: Any, head: Any) -> tuple[Any, ...]:
         view, complaints = read_view(request, View())
         if complaints:
-            return _failed("; ".join(complaints))
+            return _failed(shown, view, alert("; ".join(complaints)))
         status = session.request(view, wait=WAIT_SECONDS)
         if status.error:
-            return _failed(status.error)
+            return _failed(shown, view, _example_instead(session, view, shown, status))
         if status.shown is None:
-            return (no_update, no_update, views.progress(status), False, *[no_update] * 4)
-        # Notes about the address (a list) stay through the first success; errors go with any.
-        return _shown(status, alerts if shown is None and isinstance(alerts, list) else None)
+            return (no_update, no_update, views.progress(status), False, *_old(shown, view))
+        # Notes (a list) stay through the first success; errors go with any.
+        if shown is not None:
+            return _shown(status, None)
+        said = alerts if isinstance(alerts, list) else []
+        return _shown(status, said + notes(_fit_head(session, status.shown, head)))
 
 
-def _failed(message: str) -> tuple[Any, ...]:
-    """An error beside the prompt; the last good view stays."""
-    return (no_update, alert(message), None, True, *[no_update] * 4)
+def _example_instead(session: Session, view: View, shown: Any, status: Status) -> Any:
+    """What is said of an error; a newly chosen model that cannot read the prompt gets its own example."""
+    is_new = shown is not None and shown["model"] != view.model
+    if not (status.is_prompt_error and is_new):
+        return alert(status.error)
+    info = session.info(view.model)
+    prompt = first_prompt(info, view.kind)
+    if view.prompt == prompt:
+        return alert(status.error)
+    set_props(PROMPT, {"value": prompt})
+    set_props(OTHER, {"value": matched_pair(prompt)})
+    return notes([f"{status.error}. This is an example of {view.model} instead."])
+
+
+def _fit_head(session: Session, shown: Shown, head: Any) -> list[str]:
+    """Complaints about a head or token that the model or prompt lacks; the page falls back."""
+    counts = [0 if layer is None else len(layer) for layer in shown.maps.layers]
+    state, complaints = dict(head), []
+    layer, index = state["layer"], state["head"]
+    if layer is not None and not (layer < len(counts) and index < counts[layer]):
+        complaints.append(
+            f"{shown.view.model} has no head {layer}.{index}: its layers have {counts}"
+        )
+        first = session.first_head(shown.view.model)
+        state = Selection(first, False, state["pos"]).as_viewer_state()
+    if state["pos"] is not None and state["pos"] >= shown.n_tokens:
+        complaints.append(
+            f"no token {state['pos']}: they are counted from 0 to {shown.n_tokens - 1}"
+        )
+        state["pos"] = None
+    if complaints:
+        set_props(HEAD, {"data": state})
+    return complaints
+
+
+def _failed(shown: Any, view: View, said: Any) -> tuple[Any, ...]:
+    """An error beside the prompt; the last good view stays, and says that it is the last one."""
+    # A list is a note that the next success must not clear: to it, nothing has been shown before.
+    marks = None if isinstance(said, list) else no_update
+    stale = _old(shown, view) if shown is None else _stale(shown, view)
+    return (marks, said, None, True, *stale)
+
+
+def _old(shown: Any, view: View) -> tuple[Any, ...]:
+    """The stage while something else is asked for; a change of model is said at once."""
+    if shown is None or shown["model"] == view.model:
+        return (no_update,) * 6
+    return _stale(shown, view)
+
+
+def _stale(shown: Any, view: View) -> tuple[Any, ...]:
+    certificate = no_update if shown["model"] == view.model else None
+    facts = views.still_showing(shown["title"])
+    return (facts, certificate, "", no_update, None, "stage stale")
 
 
 def _shown(status: Status, alerts: Any) -> tuple[Any, ...]:
@@ -163,6 +244,8 @@ def _shown(status: Status, alerts: Any) -> tuple[Any, ...]:
         views.certificate(shown),
         views.code(shown.view),
         f"/api/attention/{status.key}/page.html",
+        shown.note,
+        "stage",
     )
 
 
@@ -173,6 +256,7 @@ def _register_browser(app: Dash) -> None:
         Input(SHOWN, "data"),
         State(HEAD, "data"),
         State(REQUEST, "data"),
+        State(CHOSEN, "data"),
     )
     app.clientside_callback(
         ClientsideFunction("attention", "training"),

@@ -7,10 +7,12 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from app.components import aria, field, icon_button, notes
+from app.initial import initial_view
+from app.prompts import examples as example_prompts
+from app.prompts import matched_pair, mean_prompts
 from app.session import Session
-from app.state import DEFAULT_MODEL, KINDS, View, read_selection, read_view
+from app.state import KINDS, MAX_PROMPT_CHARS, Selection, View, read_selection
 from app.views import attention as views
-from workbench.errors import WorkbenchError
 from workbench.models import ModelInfo
 
 MODEL, MODEL_HINT = "model", "model-hint"
@@ -21,15 +23,19 @@ STEP, STEP_LABEL, STEPS_BLOCK = "step", "step-label", "steps-block"
 BEFORE, BEFORE_LABEL, BEFORE_BLOCK = "before", "before-label", "before-block"
 TRAINING = "training"
 CHOSEN, REQUEST, SHOWN, HEAD, TICK = "chosen", "request", "shown", "head", "tick"
-ALERT, PROGRESS, FACTS, CERTIFICATE = "alert", "progress", "facts", "certificate"
+ALERT, OFFLINE, PROGRESS = "alert", "offline", "progress"
+FACTS, NOTE, CERTIFICATE = "facts", "note", "certificate"
 CODE, CODE_BUTTON, CODE_PANEL, CODE_COPY = "code", "code-button", "code-panel", "code-copy"
-DOWNLOAD, VIEWER, URL_SINK = "download", "viewer", "url-sink"
+DOWNLOAD, STAGE, VIEWER, URL_SINK = "download", "stage", "viewer", "url-sink"
 TICK_MS = 400
-FALLBACK_PROMPT = "the cat sat on the mat and the cat sat on the"
 
 
-def layout(session: Session, **query: Any) -> html.Div:
-    """The page for one address; what it says amiss is noted and replaced by a default."""
+def layout(session: Session, query: dict[str, Any], unread: list[str]) -> html.Div:
+    """The page for one address; what it says amiss is noted and replaced by a default.
+
+    Args:
+        unread: what of the address could not be read at all.
+    """
     view, info, complaints = initial_view(session, query)
     selection, more = read_selection(query)
     if selection.head is None:
@@ -37,67 +43,30 @@ def layout(session: Session, **query: Any) -> html.Div:
     session.request(view)  # the work starts while the browser still builds the page
     return html.Div(
         [
-            _stores(view, info, selection.as_viewer_state()),
+            _stores(view, chosen(session, info), selection.as_viewer_state()),
             html.Aside(
-                _controls(session, view, info, complaints + more),
+                _controls(session, view, info, [*unread, *complaints, *more]),
                 className="controls",
                 **aria("What to show"),
             ),
-            html.Section(_stage(), className="stage", **aria("Attention heads")),
+            html.Section(_stage(), id=STAGE, className="stage empty", **aria("Attention heads")),
         ],
         className="attention-page",
     )
 
 
-def initial_view(session: Session, query: dict[str, Any]) -> tuple[View, ModelInfo, list[str]]:
-    """The view that an address asks for, its model, and what could not be meant."""
-    view, complaints = read_view(query, View())
-    values = {name: getattr(view, name) for name in view.__dataclass_fields__}
-    try:
-        info = session.info(view.model) if "model" in query else _first_model(session)
-        values["model"] = info.name
-        if not info.available:
-            complaints.append(f"{info.name} is not available here: {info.summary}")
-    except WorkbenchError as error:
-        complaints.append(str(error))
-        info = None
-    if info is None or not info.available:
-        info = _first_model(session)
-        values |= {"model": info.name}
-    for name in ("step", "before"):
-        if values[name] is not None and values[name] not in info.steps:
-            kept = ", ".join(map(str, info.steps)) or "none"
-            complaints.append(
-                f"{info.name} has no checkpoint of step {values[name]}: it keeps {kept}"
-            )
-            values[name] = None
-    if KINDS[values["kind"]].needs_steps and not info.steps:
-        complaints.append(f"{info.name} keeps no checkpoints to compare")
-        values["kind"] = "pattern"
-    examples = info.example_prompts or (FALLBACK_PROMPT,)
-    values["prompt"] = values["prompt"] if "prompt" in query else examples[0]
-    if "other" not in query:
-        values["other"] = examples[1 % len(examples)]
-    if values["before"] is None and info.steps:
-        values["before"] = info.steps[0]
-    return View(**values), info, complaints
-
-
-def _first_model(session: Session) -> ModelInfo:
-    infos = [info for info in session.models() if info.available]
-    if not infos:
-        raise WorkbenchError("no model is available: run `workbench train` or install one")
-    if infos[0].kind == "own":
-        return infos[0]  # who brought a model wants to see it
-    return next((info for info in infos if info.name == DEFAULT_MODEL), infos[0])
-
-
-def chosen(info: ModelInfo) -> dict[str, Any]:
+def chosen(session: Session, info: ModelInfo) -> dict[str, Any]:
     """What the browser must know of the chosen model."""
+    first = Selection(session.first_head(info.name))
+    texts = example_prompts(info)
     return {
         "model": info.name,
         "steps": [*info.steps, None] if info.steps else [],
-        "examples": list(info.example_prompts),
+        "examples": list(texts),
+        "others": [matched_pair(text) for text in texts],
+        "mean": mean_prompts(info),
+        "first": first.as_viewer_state(),
+        "limit": MAX_PROMPT_CHARS,
         "hints": {name: kind.explains for name, kind in KINDS.items()},
     }
 
@@ -116,7 +85,7 @@ def sliders(info: ModelInfo, view: View) -> list[Any]:
     """One slider for the step that is shown, one for the step that a difference subtracts."""
     steps: list[int | None] = [*info.steps, None]
     last = len(steps) - 1
-    before = info.steps.index(view.before) if view.before in info.steps else 0
+    before = steps.index(view.before)
     return [
         html.Div(
             [
@@ -161,11 +130,11 @@ def _slider(name: str, value: int, last: int, label: str) -> dmc.Slider:
     )
 
 
-def _stores(view: View, info: ModelInfo, state: dict[str, Any]) -> html.Div:
+def _stores(view: View, known: dict[str, Any], state: dict[str, Any]) -> html.Div:
     request = {name: getattr(view, name) for name in view.__dataclass_fields__}
     return html.Div(
         [
-            dcc.Store(id=CHOSEN, data=chosen(info)),
+            dcc.Store(id=CHOSEN, data=known),
             dcc.Store(id=REQUEST, data=request),
             dcc.Store(id=SHOWN),
             dcc.Store(id=HEAD, data=state),
@@ -228,6 +197,7 @@ def _prompt_field(view: View, info: ModelInfo, complaints: list[str]) -> html.Di
                 hidden=not KINDS[view.kind].needs_other,
             ),
             html.Div(notes(complaints), id=ALERT),
+            html.Div(id=OFFLINE, role="status"),
             html.Div(
                 [
                     dmc.Button("Run", id=RUN, size="xs"),
@@ -250,6 +220,8 @@ def _textarea(name: str, value: str, label: str) -> dmc.Textarea:
         maxRows=7,
         debounce=500,
         spellCheck=False,
+        # One more than is taken: who pastes too much is told, and the page need not hold it.
+        maxLength=MAX_PROMPT_CHARS + 1,
         attributes={"input": {"aria-label": label}},
     )
 
@@ -285,5 +257,6 @@ def _stage() -> list[Any]:
             className="code-panel",
             hidden=True,
         ),
+        html.Div(id=NOTE, className="stage-note"),
         html.Div(id=VIEWER, className="viewer"),
     ]

@@ -1,11 +1,12 @@
 """What the attention page shows, from plain values: no callbacks, no models."""
 
+import re
 from typing import Any
 
 from dash import html
 
 from app.session import Shown, Status
-from app.state import KINDS, View, to_query
+from app.state import KINDS, View
 from workbench.models import ModelInfo
 
 _MAKERS = {
@@ -73,13 +74,42 @@ def facts(shown: Shown) -> list[Any]:
         html.Strong(f"{shown.maps.title}{step}", className="fact-name"),
         # The titles of differences say what they are.
         *([] if shown.maps.kind == "difference" else [_kind_label(view)]),
-        html.Span(f"{shown.n_tokens} / {shown.n_ctx} tokens", id="token-count", className="fact"),
-        html.Span(spell_seconds(shown.seconds), className="fact", title="time to compute"),
+        html.Span(_token_count(shown), id="token-count", className="fact"),
+        html.Span(
+            spell_seconds(shown.seconds), className="fact fact-time", title="time to compute"
+        ),
     ]
 
 
+def still_showing(title: str) -> list[Any]:
+    """The line above maps that are no longer what is asked for."""
+    return [html.Span(f"still showing {title} …", className="fact-name fact")]
+
+
+def title(shown: Shown) -> str:
+    """Model, step and kind, for a page that stands on its own."""
+    view = shown.view
+    step = f", step {view.step:,}" if view.step is not None and view.kind != "training" else ""
+    kind = "" if shown.maps.kind == "difference" else f", {KINDS[view.kind].label.lower()}"
+    return f"{shown.maps.title}{step}{kind}"
+
+
+def file_name(view: View) -> str:
+    """The name of a downloaded view, without its ending."""
+    parts = ["attention", view.model, *([] if view.step is None else [f"step-{view.step}"])]
+    if view.kind == "training":
+        parts.append("minus-finished" if view.before is None else f"minus-step-{view.before}")
+    return re.sub(r"[^\w.-]+", "-", "-".join([*parts, view.kind]))
+
+
+def _token_count(shown: Shown) -> str:
+    if shown.n_tokens < shown.n_prompt:
+        return f"{shown.n_tokens} of {shown.n_prompt} tokens"
+    return f"{shown.n_tokens} / {shown.n_ctx} tokens"
+
+
 def _kind_label(view: View) -> html.Span:
-    return html.Span(KINDS[view.kind].label, className="fact")
+    return html.Span(KINDS[view.kind].label, className="fact fact-kind")
 
 
 def certificate(shown: Shown) -> list[Any]:
@@ -138,4 +168,4 @@ def _load(name: str, step: int | None) -> str:
 
 def shown_store(shown: Shown) -> dict[str, Any]:
     """What the browser must know to read a view."""
-    return {"key": shown.view.key, "query": to_query(shown.view)}
+    return {"key": shown.view.key, "model": shown.view.model, "title": title(shown)}

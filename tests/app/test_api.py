@@ -98,3 +98,24 @@ def test_the_view_downloads_as_one_page(client, shown):
     assert answer.status_code == 200
     assert answer.headers["Content-Disposition"].startswith("attachment")
     assert "cat" in answer.text
+
+
+def test_a_download_names_what_it_shows_and_keeps_the_head_that_is_looked_at(client, session):
+    view = View(prompt=PROMPT, step=10, kind="scores")
+    session.request(view, wait=30)
+    path = f"/api/attention/{view.key}/page.html"
+    answer = client.get(f"{path}?head=1.1&locked=1&pos=3")
+    assert (
+        'filename="attention-attn-2l-step-10-scores.html"' in answer.headers["Content-Disposition"]
+    )
+    assert "<title>attn-2l, step 10, scores before softmax" in answer.text
+    assert '{"state":{"layer":1,"head":1,"locked":true,"pos":3}}' in answer.text
+    assert client.get(f"{path}?head=%00&pos=x").status_code == 200
+
+
+def test_a_download_of_two_checkpoints_names_both(client, session):
+    view = View(prompt=PROMPT, kind="training", step=100, before=10)
+    session.request(view, wait=30)
+    answer = client.get(f"/api/attention/{view.key}/page.html")
+    assert "attn-2l-step-100-minus-step-10-training" in answer.headers["Content-Disposition"]
+    assert "<title>attn-2l, step 100 − step 10" in answer.text

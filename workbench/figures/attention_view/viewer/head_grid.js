@@ -56,7 +56,8 @@ class HeadGrid {
     const badges = this.view.badges(layer, head);
     const spoken = badges.map((badge) => `${badge.label} ${badgeValue(badge)}`);
     button.setAttribute("aria-label", [`layer ${layer} head ${head}`, ...spoken].join(", "));
-    button.title = [`head ${layer}.${head}`, ...badges.map(badgeText)].join("\n");
+    const where = badges.length ? [MEASURED] : [];
+    button.title = [`head ${layer}.${head}`, ...badges.map(badgeText), ...where].join("\n");
     if (badges.length) {
       const badge = make("span", "wba-badge");
       badge.append(make("span", "wba-badge-label", badges[0].label), make("span", "wba-badge-value", badgeValue(badges[0])));
@@ -76,8 +77,17 @@ class HeadGrid {
       this.element.querySelectorAll(".wba-head-label").forEach((label, head) => {
         label.textContent = side < 60 ? String(head) : `head ${head}`;
       });
+      this.nameBadges();
       this.drawAll();
     }
+  }
+
+  /** Names in full where they fit, else short ones; the button's title always has them in full. */
+  nameBadges() {
+    this.rows.forEach((row, layer) => row.buttons.forEach((button, head) => {
+      const label = button.querySelector(".wba-badge-label");
+      if (label) label.textContent = badgeName(this.view.badges(layer, head)[0], this.side < 60);
+    }));
   }
 
   /** Width of the grid: what the square beside it leaves, within what thumbnails need and can use. */

@@ -75,6 +75,11 @@ class LargeView {
     const { status, error } = view.store.layers[layer] || {};
     const badges = view.badges(layer, head);
     const parts = [make("strong", "", `head ${layer}.${head}`), ...badges.map((b) => make("span", "wba-title-badge", `· ${badgeText(b)}`))];
+    if (badges.length) {
+      const where = make("span", "wba-measured", MEASURED);
+      where.title = "measured on random tokens that repeat, not on this prompt";
+      parts.push(where);
+    }
     if (view.locked) parts.push(make("span", "wba-lock", "locked · Esc releases"));
     this.title.replaceChildren(...parts);
     this.note.textContent = { error: `Layer ${layer} did not load: ${short(error || "", 160)}`, ready: "" }[status] ?? `Loading layer ${layer} …`;
@@ -190,7 +195,7 @@ class LargeView {
     context.textBaseline = "middle";
     const plate = (colour, x, width) => {
       context.fillStyle = view.css("--wba-paper");
-      context.fillRect(x, -7, width, 14);
+      context.fillRect(x, -10, width, 20);
       context.fillStyle = view.css(colour);
     };
     if (query < view.meta.query_tokens.length) {
@@ -206,7 +211,7 @@ class LargeView {
       context.save();
       context.translate(box.left + (key + 0.5) * box.cell + 3, box.top + box.height + 8);
       context.rotate(-Math.PI / 4);
-      plate("--wba-column", -width - 2, width + 4);
+      plate("--wba-column", -width - 6, width + 10);
       context.restore();
       context.fillStyle = view.css("--wba-column");
       this.keyLabel(context, key);
@@ -246,9 +251,23 @@ class LargeView {
   }
 }
 
-/** Round values for the colour bar, the ends first so that they win the room. */
+/** Round values for the colour bar, 1, 2, 2.5 or 5 times a power of ten, largest first. */
 function ticks(limit, colour) {
-  const parts = colour.root ? [1, 0, 0.25, 0.5, 0.05, 0.1, 0.01] : [1, 0, 0.5, 0.25, 0.75];
-  const sorted = parts.sort((a, b) => b - a).map((part) => part * limit);
-  return colour.signed ? [...sorted, ...sorted.slice(0, -1).reverse().map((v) => -v)] : sorted;
+  const sizes = [];
+  for (let power = Math.floor(Math.log10(limit) + 1e-9); 10 ** power > limit / 500; power--) {
+    for (const part of [5, 2.5, 2, 1]) {
+      const value = Number(`${part}e${power}`);
+      if (value <= limit * 1.000001 && value > limit / 80) sizes.push(value);
+    }
+  }
+  const positive = colour.root ? sizes : evenly(sizes[0], limit);
+  return colour.signed ? [...positive, 0, ...positive.map((v) => -v).reverse()] : [...positive, 0];
+}
+
+/** Multiples of the largest round step that fits at least twice. */
+function evenly(size, limit) {
+  const mantissa = Number(size.toExponential().split("e")[0]);
+  const step = size / (mantissa === 1 || mantissa === 2 ? 4 : 5);
+  const count = Math.floor((limit / step) * 1.000001);
+  return Array.from({ length: count }, (_, i) => Number(((count - i) * step).toPrecision(3)));
 }

@@ -109,7 +109,7 @@ class TokenStrip {
     const strongest = (line, from) => {
       const order = line.map((value, pos) => [value, pos]).filter(([value]) => !Number.isNaN(value) && value !== 0);
       order.sort((a, b) => Math.abs(b[0]) - Math.abs(a[0]));
-      return order.slice(0, 3).map(([value, pos]) => `${short(tokens[pos] ?? from, 16)} ${number(value)}`).join("   ") || "nothing";
+      return order.slice(0, 3).map(([value, pos]) => `${short(tokens[pos] ?? from, 16)}@${pos} ${number(value)}`).join("   ") || "nothing";
     };
     const part = (name, text, line) => {
       const span = make("span", `wba-legend-${name}`);

@@ -9,7 +9,7 @@ class View {
     this.locked = false;
     this.shown = { layer: 0, head: 0 };
     this.looking = null;
-    this.ownRange = false;
+    this.ownRange = null;
     this.rootScale = null;
     this.generation = 0;
     this.styles = new Map();
@@ -126,13 +126,18 @@ class View {
     bar.append(
       heading,
       toggle("√ scale", "colour by the square root: faint cells become visible", () => this.usesRoot(), (on) => { this.rootScale = on; }),
-      toggle("range per head", "colours up to each head's own maximum", () => this.ownRange, (on) => { this.ownRange = on; }),
+      toggle("range per head", "colours up to each head's own maximum", () => this.usesOwnRange(), (on) => { this.ownRange = on; }),
     );
     return bar;
   }
 
   usesRoot() {
     return this.rootScale ?? !this.meta.signed;
+  }
+
+  /** Heads differ too much in the size of their scores for one range to show them all. */
+  usesOwnRange() {
+    return this.ownRange ?? this.meta.kind === "scores";
   }
 
   recolour() {
@@ -309,12 +314,14 @@ class View {
     return { value, exact: Boolean(found), exists };
   }
 
+  /** What a head does; a difference shows what changed, which no badge measures. */
   badges(layer, head) {
+    if (this.meta.kind === "difference") return [];
     return (this.meta.badges && this.meta.badges[`${layer}.${head}`]) || [];
   }
 
   limit({ layer, head }) {
-    const data = this.ownRange && this.store.layer(layer);
+    const data = this.usesOwnRange() && this.store.layer(layer);
     return (data && data.limits[head]) || this.meta.limit;
   }
 
@@ -335,7 +342,7 @@ class View {
   picture(data, head, pixels) {
     const side = Math.max(1, Math.ceil(Math.max(data.queries, data.keys) / Math.max(pixels, 1)));
     const { codes, rows, columns } = data.pooled(head, side);
-    const limit = (this.ownRange && data.limits[head]) || this.meta.limit;
+    const limit = (this.usesOwnRange() && data.limits[head]) || this.meta.limit;
     const values = data.table(head);
     const table = new Uint32Array(256);
     for (let code = 0; code < MISSING; code++) {

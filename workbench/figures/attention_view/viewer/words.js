@@ -26,7 +26,7 @@ function number(value, digits = 3) {
 
 function tick(value) {
   const size = Math.abs(value);
-  const text = size === 0 ? "0" : size < 0.001 || size >= 1e4 ? size.toExponential(0) : String(Number(size.toPrecision(2)));
+  const text = size === 0 ? "0" : size < 0.001 || size >= 1e4 ? size.toExponential(1).replace(".0e", "e") : String(Number(size.toPrecision(2)));
   return (value < 0 ? "−" : "") + text;
 }
 
@@ -35,6 +35,20 @@ function make(tag, name, text) {
   if (name) element.className = name;
   if (text !== undefined) element.textContent = text;
   return element;
+}
+
+// Badges describe the head, not the prompt on the screen.
+const MEASURED = "on random repeats";
+const SHORT_NAMES = {
+  "first-token": "1st",
+  "previous-token": "prev",
+  "duplicate-token": "dup",
+  "current-token": "self",
+  induction: "ind",
+};
+
+function badgeName(badge, brief) {
+  return (brief && SHORT_NAMES[badge.behaviour]) || badge.label;
 }
 
 function badgeText(badge) {
