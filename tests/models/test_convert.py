@@ -143,3 +143,12 @@ def test_other_state_dicts_are_refused_by_their_first_names():
         from_gpt_state({"conv1.weight": torch.zeros(2, 2)}, 3)
     with pytest.raises(CheckpointError, match="none"):
         from_gpt_state({}, 3)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    save_file(untied(source("mingpt").state_dict()), tmp_path / "gpt.safetensors")
+    (tmp_path / "gpt.json").write_text(json.dumps(HEADS))
+    words = {"type": "WordLevel", "vocab": {"a": 0, "b": 500}, "unk_token": "a"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": words}))
+    with pytest.raises(CheckpointError, match="token id 500, the model only ids below 40"):
+        load(str(tmp_path / "gpt.safetensors"))

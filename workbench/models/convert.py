@@ -27,6 +27,7 @@ from workbench.models.gpt_layouts import (
     n_blocks,
     plain_logits,
 )
+from workbench.models.protocol import Certificate
 from workbench.models.target import Target
 from workbench.models.tokenizer import Tokenizer
 from workbench.models.tokens import check_vocabulary
@@ -86,12 +87,7 @@ def from_gpt_state(
         CheckpointError: not one of these layouts, or weights that are missing, misshapen or not finite.
     """
     state = cleaned(state)
-    layout = layout_of(state)
-    if layout is None:
-        raise CheckpointError(
-            f"{name} is neither a nanoGPT nor a minGPT state dict: its first weights are "
-            f"{', '.join(key[:40] for key in list(state)[:3]) or 'none'}"
-        )
+    layout = _known_layout(state, name)
     _check_finite(state, name)
     state = {key: tensor.float() for key, tensor in state.items()}
     activation = activation or ACTIVATIONS[layout.name]
@@ -113,14 +109,30 @@ def from_gpt_state(
             f"{name} has weights that {layout.name} does not know: {unknown[0][:60]}"
         )
     check_vocabulary(tokenizer, config.d_vocab, name)
-    probe = probe_tokens(tokenizer, config.d_vocab, config.n_ctx)
-    expected = plain_logits(state, layout, n_heads, activation, probe)
+    model.certificate = _certified(model, state, layout, activation)
+    return model
+
+
+def _known_layout(state: StateDict, name: str) -> Layout:
+    layout = layout_of(state)
+    if layout is None:
+        raise CheckpointError(
+            f"{name} is neither a nanoGPT nor a minGPT state dict: its first weights are "
+            f"{', '.join(key[:40] for key in list(state)[:3]) or 'none'}"
+        )
+    return layout
+
+
+def _certified(
+    model: Transformer, state: StateDict, layout: Layout, activation: str
+) -> Certificate:
+    """How far a model is from a plain forward pass over the weights that it was made from."""
+    config = model.cfg
+    probe = probe_tokens(model.tokenizer, config.d_vocab, config.n_ctx)
+    expected = plain_logits(state, layout, config.n_heads, activation, probe)
     with torch.no_grad():
         found = model.eval()(probe)
-    model.certificate = certificate(
-        f"the logits of a plain forward pass of {layout.name}", expected, found
-    )
-    return model
+    return certificate(f"the logits of a plain forward pass of {layout.name}", expected, found)
 
 
 def _config(state: StateDict, layout: Layout, n_heads: int, activation: str) -> TransformerConfig:
@@ -231,12 +243,12 @@ def _read_torch(path: Path) -> tuple[StateDict, dict[str, Any]]:
 
 def _check_zip(path: Path, size: int) -> None:
     """Refuse an archive that would grow when it is read; torch stores its entries as they are."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+    except Exception as error:  # a broken directory fails in many ways
         raise CheckpointError(f"{path} is no torch checkpoint: {first_line(error)}") from error
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
