@@ -95,7 +95,10 @@ def summary(
                 }
             )
         )
-    return pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True)
+    place = {name: index for index, name in enumerate(names)}
+    order = table["behaviour"].map(place).to_numpy() * len(table) + table["head"].to_numpy()
+    return table.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
 
 
 def _interval(
