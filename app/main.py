@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl
 
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, set_props
+from flask import Response, request
 
 from app import api
 from app.components import alert, aria, icon_button
@@ -55,10 +56,22 @@ def create_app(session: Session, *, hosts: tuple[str, ...] = (), token: str | No
     _register_shell(app, session)
     for page in PAGES:
         page.register(app, session)
+    _answer_lost_pages(app)
     app.server.config["PROPAGATE_EXCEPTIONS"] = False
     # The hashes of inline scripts are only complete once Dash has taken the callbacks in.
     harden(app, hosts=hosts, token=token)
     return app
+
+
+def _answer_lost_pages(app: Dash) -> None:
+    """Dash serves its page at every path; where there is none, the status must say so."""
+
+    @app.server.after_request
+    def status(response: Response) -> Response:
+        is_page = response.status_code == 200 and request.endpoint == "/<path:path>"
+        if is_page and find_page(request.path) is None:
+            response.status_code = 404
+        return response
 
 
 def find_page(path: str | None) -> Any:

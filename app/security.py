@@ -8,6 +8,7 @@ import hmac
 import ipaddress
 import secrets
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from dash import Dash
@@ -54,7 +55,10 @@ def harden(app: Dash, *, hosts: tuple[str, ...] = (), token: str | None = None) 
     @server.before_request
     def gate() -> BaseResponse | None:
         _check_origin(is_allowed)
-        return None if token is None else _check_token(token, cookie)
+        answer = None if token is None else _check_token(token, cookie)
+        if answer is None:
+            _check_for_dash(app)
+        return answer
 
     policy = content_security_policy(app)
 
@@ -116,6 +120,33 @@ def _check_origin(is_allowed: Callable[[str], bool]) -> None:
     # Flask's own limit only strikes when a callback reads the body; a stated length is refused at the door.
     if (request.content_length or 0) > MAX_REQUEST_BYTES:
         abort(413, f"requests are limited to {MAX_REQUEST_BYTES >> 20} MiB")
+
+
+def _check_for_dash(app: Dash) -> None:
+    """Refuse what Dash would answer with a trace in the log."""
+    package = (request.view_args or {}).get("package_name")
+    if package is not None and package not in app.registered_paths:
+        abort(404, "no such file")
+    if request.method == "POST" and request.path == "/_dash-update-component":
+        body = request.get_json(silent=True)
+        if not isinstance(body, dict) or not all(map(_is_values, _values_of(body))):
+            abort(400, "not a callback of this page")
+        if not isinstance(body.get("output"), str) or body["output"] not in app.callback_map:
+            abort(400, "no such callback")
+
+
+def _values_of(body: dict[str, Any]) -> list[Any]:
+    return [body.get("inputs"), body.get("state", []), body.get("changedPropIds", [])]
+
+
+def _is_values(given: Any) -> bool:
+    """Whether these are a callback's arguments: named properties, or lists of them for patterns."""
+    return isinstance(given, list) and all(
+        isinstance(item, str)
+        or (isinstance(item, dict) and {"id", "property"} <= item.keys())
+        or _is_values(item)
+        for item in given
+    )
 
 
 def _check_token(token: str, cookie: str) -> BaseResponse | None:

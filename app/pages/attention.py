@@ -187,6 +187,7 @@ def _example_instead(session: Session, view: View, shown: Any, status: Status) -
         return alert(status.error)
     set_props(PROMPT, {"value": prompt})
     set_props(OTHER, {"value": matched_pair(prompt)})
+    set_props(HEAD, {"data": Selection(session.first_head(view.model)).as_viewer_state()})
     return notes([f"{status.error}. This is an example of {view.model} instead."])
 
 

@@ -221,8 +221,7 @@ def _textarea(name: str, value: str, label: str) -> dmc.Textarea:
         debounce=500,
         spellCheck=False,
         # One more than is taken: who pastes too much is told, and the page need not hold it.
-        maxLength=MAX_PROMPT_CHARS + 1,
-        attributes={"input": {"aria-label": label}},
+        attributes={"input": {"aria-label": label, "maxLength": MAX_PROMPT_CHARS + 1}},
     )
 
 

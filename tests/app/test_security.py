@@ -37,6 +37,37 @@ def test_local_names_are_served(client, host):
     assert client.get("/_dash-layout", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("{}", "[]", "null", "1", '"x"', "{x", '{"output": "a.b"}', '{"output": "page.children"}'),
+        *('{"output": "page.children", "inputs": 1}', '{"output": {}, "inputs": []}'),
+    ],
+)
+def test_junk_sent_to_a_callback_is_a_bad_request(client, body):
+    assert client.post(CALLBACK, data=body, content_type="application/json").status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/_dash-component-suites/os/path.py", "/nowhere", "/a/b"])
+def test_what_is_nowhere_is_not_found(client, path):
+    assert client.get(path).status_code == 404
+
+
+def test_the_page_itself_is_built_by_its_callback(client):
+    wanted = {
+        "output": "page.children",
+        "outputs": {"id": "page", "property": "children"},
+        "inputs": [{"id": "url", "property": "pathname", "value": "/"}],
+        "state": [{"id": "url", "property": "search", "value": "?a=1" + "&b=2" * 40}],
+        "changedPropIds": ["url.pathname"],
+    }
+    answer = client.post(CALLBACK, json=wanted)
+    assert answer.status_code == 200
+    assert "prompt" in answer.text
+    assert "more than 32 fields" in answer.text
+    assert "internal error" not in answer.text
+
+
 def test_a_host_is_named_without_its_port():
     assert host_name("LocalHost:80") == "localhost"
     assert host_name("[::1]:80") == "[::1]"
