@@ -38,7 +38,7 @@ class AttentionMaps:
     says in `of` which kind of map was subtracted.
     """
 
-    layers: tuple[Float[np.ndarray, "head query key"] | None, ...]
+    layers: tuple[Float[np.ndarray, "_head query key"] | None, ...]
     query_tokens: tuple[str, ...]
     key_tokens: tuple[str, ...]
     kind: MapKind
