@@ -6,7 +6,6 @@ $XDG_CACHE_HOME or ~/.cache /interp-workbench/gguf/<name>-<hash of the file's co
 import contextlib
 import hashlib
 import io
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from workbench.cache import cache_root
 from workbench.errors import CheckpointError, UnsupportedError
 from workbench.models.families import FAMILIES
 from workbench.models.files import first_line
@@ -38,7 +38,7 @@ def unpacked(path: Path, progress: Callable[[str], None]) -> Path:
 
     The folder appears under its name only when it is whole, so a broken conversion leaves nothing behind.
     """
-    folder = cache_root() / f"{path.stem[:60]}-{_digest(path)}"
+    folder = cache_root() / "gguf" / f"{path.stem[:60]}-{_digest(path)}"
     if folder.is_dir():
         return folder
     _check(path)
@@ -66,12 +66,6 @@ def _unpack_whole(path: Path, folder: Path) -> None:
         except OSError:
             if not folder.is_dir():  # another process was not faster: a true failure
                 raise
-
-
-def cache_root() -> Path:
-    """Where unpacked models are kept; any of them may be deleted at any time."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "interp-workbench" / "gguf"
 
 
 def _digest(path: Path) -> str:

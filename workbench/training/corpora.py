@@ -16,6 +16,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
+from workbench.cache import cache_root
 from workbench.errors import CheckpointError, ConfigError
 from workbench.models.tokenizer import Tokenizer
 from workbench.writing import write_atomically
@@ -134,12 +135,6 @@ def encoded(tokenizer: Tokenizer, text: str) -> np.ndarray:
     return np.concatenate([np.array(row.ids, dtype=np.uint16) for row in rows])
 
 
-def default_cache() -> Path:
-    """`$XDG_CACHE_HOME/interp-workbench`, or the same under `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "interp-workbench"
-
-
 def encoded_corpus(corpus: Corpus, d_vocab: int, cache: Path | None = None) -> EncodedText:
     """Tokenizer and tokens of a corpus; the first call takes about half a minute, later ones read a cache.
 
@@ -148,7 +143,7 @@ def encoded_corpus(corpus: Corpus, d_vocab: int, cache: Path | None = None) -> E
     """
     if d_vocab > 1 << 16:
         raise ConfigError(f"d_vocab must be at most {1 << 16}, not {d_vocab}")
-    folder = (cache or default_cache()) / f"python-{corpus.fingerprint()}-{d_vocab}"
+    folder = (cache or cache_root()) / f"python-{corpus.fingerprint()}-{d_vocab}"
     if not (folder / "tokenizer.json").is_file():
         _encode_into(folder, corpus, d_vocab)
     try:
