@@ -10,7 +10,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from workbench import load
 from workbench.models.config import TransformerConfig
+from workbench.models.protocol import Model
 from workbench.models.tokenizer import Tokenizer
 from workbench.models.transformer import Transformer
 
@@ -51,3 +53,15 @@ def build() -> Build:
 def model(build: Build) -> Transformer:
     """Two layers of attention and MLP with LayerNorm, learned positions and biases."""
     return build(order="sfsf", norm="LN", attn_bias=True, mlp_bias=True)
+
+
+@pytest.fixture(scope="session")
+def attn_2l() -> Transformer:
+    """The bundled two-layer model."""
+    return load("attn-2l")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Model:
+    """SmolLM2-135M: RMSNorm, rotary positions, grouped-query heads, gated MLPs."""
+    return load("smollm2")

@@ -19,7 +19,7 @@ from transformer_lens.model_bridge.generalized_components.normalization import (
 )
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
-from workbench.errors import SiteError
+from workbench.errors import SiteError, UnsupportedError
 from workbench.models.bridge_blocks import BridgeBlock, BridgeNorm
 from workbench.models.encoder_attention import hook_encoder_attention
 from workbench.models.families import FAMILIES, BridgeConfig
@@ -31,6 +31,8 @@ from workbench.sites import KINDS, Site, expand
 
 # An edit of a norm's sites is told by a warning that the norm is then computed from it: that is the purpose.
 warnings.filterwarnings("ignore", message=NATIVE_PATH_EDIT_FALLBACK_WARNING[:60])
+
+PLAIN_ROTARY = ("default", "linear", "llama3")
 
 # BERT's blocks normalise the sum (post-norm), where TransformerLens' aliases point one step too far.
 _POST_NORM_HOOKS = {
@@ -132,10 +134,17 @@ class BridgeModel:
 
         Raises:
             AttributeError: the model has no rotary positions.
+            UnsupportedError: they depend on the prompt's length, or scale the scores.
         """
         if self.cfg.positions != "rotary":
             raise AttributeError(f"positions {self.cfg.positions!r} do not rotate")
-        return self._hf.base_model.rotary_emb.inv_freq
+        rotary = self._hf.base_model.rotary_emb
+        if rotary.rope_type not in PLAIN_ROTARY or rotary.attention_scaling != 1.0:
+            raise UnsupportedError(
+                f"{self.name} has rotary positions of type {str(rotary.rope_type)[:40]!r}, which depend on "
+                f"the prompt's length or scale the scores: understood are {', '.join(PLAIN_ROTARY)}"
+            )
+        return rotary.inv_freq
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Every weight, each once."""

@@ -28,6 +28,18 @@ class BridgeAttention:
         heads = self.W_Q if name == "b_Q" else self.W_K
         return heads.new_zeros(heads.shape[0], heads.shape[2])
 
+    @property
+    def q_gain(self) -> Tensor:
+        """The gain of the norm on queries, `[d_head]`; only in models with `has_qk_norm`."""
+        gain: Tensor = self._source.q_norm.weight
+        return gain
+
+    @property
+    def k_gain(self) -> Tensor:
+        """The gain of the norm on keys, as `q_gain`."""
+        gain: Tensor = self._source.k_norm.weight
+        return gain
+
 
 class BridgeMLP:
     """`W_in W_gate [d_model d_mlp]`, `W_out [d_mlp d_model]`, `b_in`, `b_out`."""

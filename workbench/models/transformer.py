@@ -179,6 +179,20 @@ class Transformer(HookedRootModule):
         owner = {"W_U": "unembed", "b_U": "unembed", "W_E": "embed", "W_pos": "pos_embed"}[name]
         return getattr(super().__getattr__(owner), name)
 
+    @property
+    def rotary_rates(self) -> Float[Tensor, " pair"]:
+        """Radians per position of each pair of dimensions.
+
+        Raises:
+            AttributeError: positions that do not rotate, or no attention.
+        """
+        attn = next((block.attn for block in self.blocks if block.attn is not None), None)
+        if self.cfg.positions != "rotary" or attn is None:
+            raise AttributeError(f"positions {self.cfg.positions!r} do not rotate")
+        widest = attn.W_Q.shape[-1]
+        pairs = torch.arange(0, widest, 2, dtype=torch.float64, device=attn.W_Q.device)
+        return torch.as_tensor(self.cfg.rotary_base) ** (-pairs / widest)
+
     def n_heads_in(self, layer: int) -> int:
         """Heads of one layer; 0 where it has no attention."""
         return len(self.cfg.blocks[layer].head_sizes)
