@@ -38,7 +38,7 @@ def check(model: Model, *, centre_writers: bool) -> None:
 
 
 def read_through(kind: str, norm: Any, weight: Tensor) -> Tensor:
-    """`C diag(w) W`: what a weight `[..., d_model, d_out]` makes of a stream that is only divided by its scale."""
+    """`C diag(w) W`: the weight `[..., d_model, d_out]` for a stream that is only divided by its scale."""
     if norm is None or kind == "none":
         return weight
     if kind in ("LN", "RMS"):

@@ -6,14 +6,15 @@ takes the mean away, so
     x̂ W + b_W = (x / σ) @ [C diag(w) W] + [b_W + b W]            RMSNorm: no C, no b
 
 and the brackets are the effective weight and bias. Patterns sum to 1, so `b_V` passes every head as a constant:
-`b_O + Σ_h b_V[h] W_O[h]`. A norm on a sublayer's own output (Gemma 2) gives its gain to what the sublayer writes.
+`b_O + Σ_h b_V[h] W_O[h]`. A norm on a sublayer's own output (Gemma 2) gives its gain to what that
+sublayer writes.
 (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits", "Handling Layer Normalization".)
 
 What no weight can absorb is the scale 1/σ of each position: `EffectiveWeights.unfolded` names it. Weight-only
 analyses are exact up to these scales.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -59,7 +60,7 @@ class HeadWeights:
 class AttentionWeights:
     """The heads of one layer, folded, key/value heads repeated for every query head that they serve.
 
-    `b_O` holds everything the layer writes whatever it attends to.
+    `b_O` holds everything the layer writes whatever it attends to, the biases `b_V` of its values included.
     """
 
     W_Q: Float[Tensor, "head d_model d_head"]
@@ -68,6 +69,7 @@ class AttentionWeights:
     W_O: Float[Tensor, "head d_head d_model"]
     b_Q: Float[Tensor, "head d_head"]
     b_K: Float[Tensor, "head d_head"]
+    b_V: Float[Tensor, "head d_head"]
     b_O: Float[Tensor, " d_model"]
     scales: tuple[float, ...]
 
@@ -95,6 +97,7 @@ class EffectiveWeights:
         self._model, self._dtype, self._centre_writers = model, dtype, centre_writers
         self.cfg: Any = model.cfg
         self.model_name = model.name
+        self._newest: tuple[int, AttentionWeights] | None = None
         self.unfolded = folding.unfolded(model)
         # What is read through a norm; in post-norm models the stream itself is.
         self._norm = folding.norm_kind(model) if self.cfg.norm_position == "pre" else "none"
@@ -124,11 +127,27 @@ class EffectiveWeights:
         bias: Tensor = self._cast(self._model.b_U)  # type: ignore[attr-defined]  # both kinds have it
         return bias + self._shift(self._final_norm) @ self._cast(self._model.W_U)
 
+    def unembedding(
+        self, tokens: Sequence[int]
+    ) -> tuple[Float[Tensor, "d_model token"], Float[Tensor, " token"]]:
+        """Columns of `W_U` and entries of `b_U`, without folding the rest of the vocabulary."""
+        raw = self._cast(self._model.W_U[:, list(tokens)])
+        bias = self._cast(self._model.b_U[list(tokens)])  # type: ignore[attr-defined]
+        return self._read(raw, self._final_norm), bias + self._shift(self._final_norm) @ raw
+
     @property
     def heads(self) -> tuple[Head, ...]:
         """Every head of the model."""
         counts = [self._model.n_heads_in(layer) for layer in range(self.cfg.n_layers)]
         return tuple(Head(layer, head) for layer, n in enumerate(counts) for head in range(n))
+
+    def has_mlp(self, layer: int) -> bool:
+        """Whether a layer has an MLP, without folding it.
+
+        Raises:
+            SiteError: no such layer.
+        """
+        return bool(self._block(layer).has_mlp)
 
     def attention(self, layer: int) -> AttentionWeights | None:
         """The heads of a layer; None where it has no attention.
@@ -139,6 +158,12 @@ class EffectiveWeights:
         block = self._block(layer)
         if not block.has_attn:
             return None
+        # Heads are asked for one after the other, so the newest layer is kept; all would double the model.
+        if self._newest is None or self._newest[0] != layer:
+            self._newest = (layer, self._fold_attention(layer, block))
+        return self._newest[1]
+
+    def _fold_attention(self, layer: int, block: Any) -> AttentionWeights:
         attn, norm = block.attn, block.ln1
         W_Q, W_K, W_V, W_O = (self._cast(getattr(attn, f"W_{x}")) for x in "QKVO")
         b_Q, b_K, b_V, b_O = (self._cast(getattr(attn, f"b_{x}")) for x in "QKVO")
@@ -150,7 +175,7 @@ class EffectiveWeights:
         group = len(W_Q) // len(W_K)
         W_K, W_V, b_K, b_V = (t.repeat_interleave(group, dim=0) for t in (W_K, W_V, b_K, b_V))
         constant = b_O + einsum(b_V, W_O, "head d_head, head d_head d_model -> d_model")
-        gain = self._cast(folding.gain_after(block, "ln1_post", b_O))
+        gain = self.post_gain(layer, "ln1_post")
         return AttentionWeights(
             W_Q=W_Q,
             W_K=W_K,
@@ -158,6 +183,7 @@ class EffectiveWeights:
             W_O=self._written(W_O * gain),
             b_Q=b_Q,
             b_K=b_K,
+            b_V=b_V,
             b_O=self._written(constant * gain),
             scales=folding.score_scales(self._model, layer),
         )
@@ -175,7 +201,7 @@ class EffectiveWeights:
         shift, step = self._shift(norm), getattr(mlp, "step", 1.0)
         W_in, W_out = self._cast(mlp.W_in), self._cast(mlp.W_out)
         W_gate = self._cast(mlp.W_gate) if mlp.is_gated else None
-        gain = step * self._cast(folding.gain_after(block, "ln2_post", mlp.b_out))
+        gain = step * self.post_gain(layer, "ln2_post")
         return MLPWeights(
             W_in=self._read(W_in, norm),
             b_in=self._cast(mlp.b_in) + shift @ W_in,
@@ -184,6 +210,10 @@ class EffectiveWeights:
             W_out=self._written(W_out * gain),
             b_out=self._written(self._cast(mlp.b_out) * gain),
         )
+
+    def post_gain(self, layer: int, name: str) -> Float[Tensor, " d_model"]:
+        """The gain of a norm on a sublayer's output (`ln1_post`, `ln2_post`); ones where there is none."""
+        return self._cast(folding.gain_after(self._block(layer), name, self.W_E[0]))
 
     def head(self, head: Head) -> HeadWeights:
         """One head.

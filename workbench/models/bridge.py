@@ -182,6 +182,26 @@ class BridgeModel:
             given["use_cache"] = False
         return self._hf(tokens, **given).logits
 
+    def readout(
+        self, stream: Float[Tensor, "*batch d_model"]
+    ) -> Float[Tensor, "*batch d_vocab_out"]:
+        """The logits if the stream ended here.
+
+        Raises:
+            UnsupportedError: an encoder, whose head has layers of its own or none at all.
+        """
+        norm = self.ln_final
+        if norm is None or not self.cfg.has_unembed:
+            what = (
+                "no trained unembedding" if not self.cfg.has_unembed else "a head of several layers"
+            )
+            raise UnsupportedError(
+                f"{self.name} has {what}, so its stream cannot be read as next-token logits"
+            )
+        logits = norm(stream) @ self.W_U + self.b_U
+        cap = self.cfg.logit_soft_cap
+        return cap * torch.tanh(logits / cap) if cap else logits
+
     @contextmanager
     def hooks(self, fwd_hooks: Sequence[tuple[str, HookFn]]) -> Iterator["BridgeModel"]:
         """Run with these hooks attached; each is called as `fn(activation, hook=point)`.

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.models.families import FAMILIES, BridgeConfig
@@ -74,6 +75,12 @@ class BridgeNorm:
         """The gain that is multiplied in (Gemma stores it minus one)."""
         weight = self._source.weight
         return 1 + weight if self._is_shifted else weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise every position on its own."""
+        if self.kind == "LN":
+            return F.layer_norm(x, x.shape[-1:], self.w, self.b, self.eps)
+        return F.rms_norm(x, x.shape[-1:], self.w, self.eps)
 
     @property
     def b(self) -> Tensor:

@@ -149,6 +149,12 @@ class Model(Protocol):
         """Logits; `attention_mask` is 0 at padding, which stands on the right."""
         ...
 
+    def readout(
+        self, stream: Float[Tensor, "*batch d_model"]
+    ) -> Float[Tensor, "*batch d_vocab_out"]:
+        """The logits if the stream ended here; UnsupportedError where it cannot be read so."""
+        ...
+
     def hooks(self, fwd_hooks: Sequence[tuple[str, HookFn]]) -> AbstractContextManager[Any]:
         """Run with these hooks attached; each is called as `fn(activation, hook=point)`."""
         ...

@@ -239,6 +239,12 @@ class Transformer(HookedRootModule):
             stream = block(stream, positions, may_attend)
         return self.unembed(self.ln_final(stream))
 
+    def readout(
+        self, stream: Float[Tensor, "*batch d_model"]
+    ) -> Float[Tensor, "*batch d_vocab_out"]:
+        """The logits if the stream ended here."""
+        return self.unembed(self.ln_final(stream))
+
     @contextmanager
     def hooks(  # type: ignore[override]  # adds errors by name, drops nothing
         self,
