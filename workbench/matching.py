@@ -1,0 +1,130 @@
+"""Matching: is what a later head reads of an earlier one a token, the same token?
+
+The token circuit of a pair of heads is `[query key]` for the reader's query or key input, `[source out]` for
+its value input:
+
+    Q: W_E W_OV[writer] W_QK W_E.T        K: W_E W_QK W_OV[writer].T W_E.T        V: W_E W_OV[writer] W_OV W_U
+
+and matching is `Σ Re λ / Σ |λ|` of its eigenvalues: 1 where every token is matched (or copied) by itself, -1
+where it is suppressed, near 0 for random heads (Elhage et al. 2021, "A Mathematical Framework for Transformer
+Circuits", "Induction Heads"). The circuit is as wide as the vocabulary, but AB and BA share eigenvalues:
+
+    λ(W_E W_OV enter leave.T W_E.T) = λ((W_O enter) (leave.T G W_V)),   G = W_E.T W_E or W_U W_E.
+
+As softmax ignores a constant, keys are taken relative to the mean key and outputs relative to the mean output.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.errors import ConfigError, UnsupportedError
+from workbench.rotary import rotate
+from workbench.sites import Head
+from workbench.weights import EffectiveWeights, HeadWeights
+
+Input = Literal["Q", "K", "V"]
+INPUTS: tuple[Input, ...] = ("Q", "K", "V")
+
+
+class Pair(NamedTuple):
+    """An earlier head and a later one that may read it."""
+
+    writer: Head
+    reader: Head
+
+
+class Factors(NamedTuple):
+    """What a head does with one of its inputs: `W_read = enter @ leave.T`."""
+
+    enter: Float[Tensor, "d_model rank"]
+    leave: Float[Tensor, "d_model rank"]
+
+
+def factors(head: HeadWeights, through: Input, offset: int = 0) -> Factors:
+    """The weights that the stream meets where it enters an input, and those on the far side of it.
+
+    Args:
+        offset: query minus key position; matters with rotary positions.
+    """
+    if through == "V":
+        return Factors(head.W_V, head.W_O.mT)
+    query = head.W_Q if head.rates is None else rotate(head.W_Q, head.rates, offset)
+    return Factors(query, head.W_K) if through == "Q" else Factors(head.W_K, query)
+
+
+def matching_scores(
+    weights: EffectiveWeights,
+    pairs: Sequence[Pair | tuple[Head, Head]],
+    through: Input,
+    *,
+    offset: int = 0,
+    centre: bool = True,
+) -> Float[np.ndarray, " pair"]:
+    """Matching of each (writer, reader) pair: 1 = every token by itself, -1 = against itself, ~0 = chance.
+
+    Args:
+        through: the input of the reader that the writer's output enters.
+        offset: query minus key position; matters with rotary positions.
+        centre: take the mean key, or the mean output, away.
+
+    Raises:
+        ConfigError: another input.
+        SiteError: no such head.
+        UnsupportedError: values where the model does not write the tokens that it reads; norms after the sum.
+    """
+    check(weights, through)
+    metric = _metric(weights, through, centre)
+    head = lru_cache(maxsize=64)(weights.head)
+    # Layer by layer, so that few layers are folded more than once.
+    order = sorted(range(len(pairs)), key=lambda i: (pairs[i][1], pairs[i][0]))
+    found = np.full(len(pairs), np.nan)
+    for index in order:
+        writer, reader = (head(one) for one in pairs[index])
+        enter, leave = factors(reader, through, offset)
+        small = (writer.W_O @ enter) @ (leave.mT @ metric @ writer.W_V)
+        values = torch.linalg.eigvals(small)
+        total = float(values.abs().sum())
+        found[index] = float(values.real.sum()) / total if total else np.nan
+    return found
+
+
+def check(weights: EffectiveWeights, through: Input) -> None:
+    """Refuse what has no circuit between tokens.
+
+    Raises:
+        ConfigError: as `matching_scores`.
+        UnsupportedError: as `matching_scores`.
+    """
+    if through not in INPUTS:
+        raise ConfigError(f"no input {through!r} of a head: there are Q, K and V")
+    if weights.cfg.norm_position == "post":
+        raise UnsupportedError(
+            f"{weights.model_name} normalises after each sum, so what one head writes is rescaled and shifted, "
+            "coordinate by coordinate, before another reads it: the weights of two heads do not multiply"
+        )
+    if through == "V" and not can_match_values(weights):
+        raise UnsupportedError(
+            f"{weights.model_name} reads {weights.cfg.d_vocab} tokens and writes {weights.W_U.shape[1]}: "
+            "values have no matching; ask for Q or K"
+        )
+
+
+def can_match_values(weights: EffectiveWeights) -> bool:
+    """Whether the tokens written are the tokens read."""
+    return len(weights.W_E) == weights.W_U.shape[1]
+
+
+def _metric(
+    weights: EffectiveWeights, through: Input, centre: bool
+) -> Float[Tensor, "d_model d_model"]:
+    read, written = weights.W_E, weights.W_U if through == "V" else weights.W_E.mT
+    product = written @ read
+    if centre:
+        product = product - len(read) * torch.outer(written.mean(1), read.mean(0))
+    return product
