@@ -192,7 +192,7 @@ def _describe(
 ) -> dict[str, Tensor]:
     """What the chance level needs to know of each head: singular values, or only sizes."""
     if baseline == "singular":
-        sides: dict[str, Tensor] = {"writer": written, **reads}
+        sides = {"writer": written} | {str(through): read for through, read in reads.items()}
         return {role: torch.linalg.svdvals(side) for role, side in sides.items()}
     enter = {"writer": [head.W_V for head in layer]}
     for through in INPUTS:
