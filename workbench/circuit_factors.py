@@ -117,29 +117,48 @@ def check_unembedding(weights: EffectiveWeights) -> None:
         )
 
 
+def check_positions(weights: EffectiveWeights) -> None:
+    """Refuse kinds of positions that a score cannot be taken apart by.
+
+    Raises:
+        UnsupportedError: an unknown kind, such as ALiBi.
+    """
+    kind = weights.cfg.positions
+    if kind not in KNOWN_POSITIONS:
+        raise UnsupportedError(
+            f"{weights.model_name} has positions of kind {str(kind)[:40]!r}, which no QK circuit here holds: "
+            f"understood are {', '.join(KNOWN_POSITIONS)}"
+        )
+
+
+def check_distance(weights: EffectiveWeights, offset: int) -> None:
+    """Refuse distances between query and key that no prompt has.
+
+    Raises:
+        ConfigError: out of range.
+    """
+    cfg = weights.cfg
+    least = 0 if cfg.causal else 1 - cfg.n_ctx
+    if not least <= offset < cfg.n_ctx:
+        raise ConfigError(
+            f"no offset {offset}: query minus key runs from {least} to {cfg.n_ctx - 1} in {weights.model_name}"
+        )
+
+
 def check_offset(weights: EffectiveWeights, offset: int) -> None:
-    """Refuse offsets between query and key that cannot occur, and positions that we do not know.
+    """Refuse an offset that a QK circuit cannot have.
 
     Raises:
         UnsupportedError: positions of an unknown kind.
         ConfigError: an offset that cannot occur, or one without rotary positions.
     """
-    cfg, name = weights.cfg, weights.model_name
-    if cfg.positions not in KNOWN_POSITIONS:
-        raise UnsupportedError(
-            f"{name} has positions of kind {str(cfg.positions)[:40]!r}, which no QK circuit here holds: "
-            f"understood are {', '.join(KNOWN_POSITIONS)}"
-        )
-    if cfg.positions != "rotary" and offset != 0:
+    check_positions(weights)
+    if weights.cfg.positions != "rotary" and offset != 0:
         raise ConfigError(
-            f"offset {offset} only matters with rotary positions; those of {name} are {cfg.positions!r}: "
-            "leave it out"
+            f"offset {offset} only matters with rotary positions; those of {weights.model_name} are "
+            f"{weights.cfg.positions!r}: leave it out"
         )
-    least = 0 if cfg.causal else 1 - cfg.n_ctx
-    if not least <= offset < cfg.n_ctx:
-        raise ConfigError(
-            f"no offset {offset}: query minus key runs from {least} to {cfg.n_ctx - 1} in {name}"
-        )
+    check_distance(weights, offset)
 
 
 def ov_unit(weights: EffectiveWeights) -> str:
