@@ -1,9 +1,13 @@
 """Small pieces of page that more than one page uses."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 import dash_mantine_components as dmc
-from dash import html
+import plotly.graph_objects as go
+from dash import dcc, html
+
+from workbench.figures.theme import GRAPH_CONFIG
 
 _HIDDEN: dict[str, Any] = {"aria-hidden": "true"}
 
@@ -11,6 +15,11 @@ _HIDDEN: dict[str, Any] = {"aria-hidden": "true"}
 def aria(label: str) -> dict[str, Any]:
     """The name that screen readers say, as arguments of a component."""
     return {"aria-label": label}
+
+
+def attributes(name: str, value: str) -> dict[str, Any]:
+    """An HTML attribute whose name is no Python name, as arguments of a component."""
+    return {name: value}
 
 
 def alert(message: str) -> html.Div:
@@ -41,3 +50,27 @@ def icon_button(name: str, label: str, **options: Any) -> dmc.ActionIcon:
         attributes={"root": {"aria-label": label, "title": label}},
         **options,
     )
+
+
+def graph(figure: go.Figure, *, label: str, id: str | None = None, min_width: int = 0) -> html.Div:
+    """A figure as wide as its panel, scrolled sideways where that is less than `min_width` pixels.
+
+    Args:
+        label: what screen readers call it.
+    """
+    height = figure.layout.height or 420
+    options: dict[str, Any] = {} if id is None else {"id": id}
+    drawn = dcc.Graph(
+        **options,
+        figure=figure,
+        config=dict(GRAPH_CONFIG),  # type: ignore[arg-type]  # a TypedDict of dash
+        responsive=True,
+        style={"height": f"{height}px", "minWidth": f"{min_width}px"},
+    )
+    return html.Div(drawn, className="figure", role="img", tabIndex="0", **aria(label))
+
+
+def page_link(text: str, path: str, **query: Any) -> html.A:
+    """A link to another page that says what to show there; fields that are None are left out."""
+    said = urlencode([(name, value) for name, value in query.items() if value is not None])
+    return html.A(text, href=f"{path}?{said}" if said else path, className="plain-button")

@@ -13,7 +13,7 @@ def initial_view(session: Session, query: dict[str, Any]) -> tuple[View, ModelIn
     """The view that an address asks for, its model, and what could not be meant."""
     view, complaints = read_view(query, View())
     values = {name: getattr(view, name) for name in view.__dataclass_fields__}
-    info, said = _model_of(session, view, "model" in query)
+    info, said = model_of(session, view.model if "model" in query else None)
     complaints += said
     values["model"] = info.name
     for name in ("step", "before"):
@@ -41,11 +41,16 @@ def initial_view(session: Session, query: dict[str, Any]) -> tuple[View, ModelIn
     return View(**values), info, complaints
 
 
-def _model_of(session: Session, view: View, is_named: bool) -> tuple[ModelInfo, list[str]]:
-    if not is_named:
+def model_of(session: Session, name: Any) -> tuple[ModelInfo, list[str]]:
+    """The model of a name, or one that can be shown and what is to be said; None names none.
+
+    Raises:
+        WorkbenchError: there is no model at all.
+    """
+    if name is None:
         return _first_model(session), []
     try:
-        info = session.info(view.model)
+        info = session.info(str(name))
     except WorkbenchError as error:
         return _first_model(session), [str(error)]
     if info.available:

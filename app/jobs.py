@@ -1,6 +1,8 @@
-"""Work that outlasts a request: threads that report progress, one job for each key.
+"""Work that outlasts a request: threads that report progress, one job for each key, and a way to stop it.
 
-Threads, never processes: torch, once used, does not survive a fork.
+Threads, never processes: torch, once used, does not survive a fork. A thread cannot be killed, so a job ends
+where it next reports: `Progress` raises `Cancelled` there if someone asked for that, or if nobody has asked
+for the job for a while, as when its visitor left.
 """
 
 import logging
@@ -19,18 +21,57 @@ Report = Callable[[str], None]
 log = logging.getLogger("workbench.app")
 
 
+class Cancelled(Exception):
+    """Raised inside a job that nobody wants any more."""
+
+
 @dataclass
 class Job:
-    """One piece of work, its newest progress message and when it began."""
+    """One piece of work: what it does now, how much of it is done (if known), and since when.
 
-    future: Future[Any]
-    messages: list[str] = field(default_factory=lambda: ["Waiting for another computation"])
+    Args:
+        patience: seconds without anyone asking, after which it stops; None for work that nobody waits for.
+    """
+
+    future: Future[Any] = field(default_factory=Future)
+    patience: float | None = None
+    message: str = "Waiting for another computation"
+    fraction: float | None = None
+    is_cancelled: bool = False
     since: float = field(default_factory=time.monotonic)
+    asked: float = field(default_factory=time.monotonic)
 
     @property
-    def message(self) -> str:
-        """What is happening now."""
-        return self.messages[-1]
+    def seconds(self) -> float:
+        """How long ago it was asked for first."""
+        return time.monotonic() - self.since
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether it was cancelled, or everyone who waited for it has left."""
+        left = self.patience is not None and time.monotonic() - self.asked > self.patience
+        return self.is_cancelled or left
+
+
+class Progress:
+    """What a job reports through; every report is a place where it may be stopped."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __call__(self, message: str, fraction: float | None = None) -> None:
+        """Say what happens now, and how much of the whole is done.
+
+        Raises:
+            Cancelled: nobody wants the result any more.
+        """
+        if self._job.is_unwanted:
+            raise Cancelled
+        self._job.message, self._job.fraction = message, fraction
+
+    def counting(self, message: str) -> Callable[[int, int], None]:
+        """The same as a function of (done, in all), as the library's analyses take it."""
+        return lambda done, whole: self(message, done / max(1, whole))
 
 
 class Jobs:
@@ -39,32 +80,38 @@ class Jobs:
     Args:
         workers: jobs that run at once.
         waiting: jobs that may wait; more are refused.
+        patience: as of `Job`.
     """
 
-    def __init__(self, name: str, *, workers: int = 2, waiting: int = 16) -> None:
-        self._queue: queue.Queue[tuple[Job, Callable[[Report], Any]] | None] = queue.Queue()
+    def __init__(
+        self, name: str, *, workers: int = 2, waiting: int = 16, patience: float | None = None
+    ) -> None:
+        self._queue: queue.Queue[tuple[Job, Callable[[Progress], Any]] | None] = queue.Queue()
         # Daemons, so that Ctrl-C does not wait for a model that is being converted.
         for index in range(workers):
             threading.Thread(target=self._work, name=f"{name}_{index}", daemon=True).start()
         self._jobs: OrderedDict[Hashable, Job] = OrderedDict()
         self._lock = threading.Lock()
-        self._workers, self._most = workers, workers + waiting
+        self._workers, self._most, self._patience = workers, workers + waiting, patience
 
-    def start(self, key: Hashable, work: Callable[[Report], Any]) -> Job:
+    def start(self, key: Hashable, work: Callable[[Progress], Any]) -> Job:
         """The job of this key: the one under way, or a new one.
 
         Raises:
             BudgetError: too many are waiting already.
         """
         with self._lock:
-            if (job := self._jobs.get(key)) is not None and not job.future.done():
+            job = self._jobs.get(key)
+            if job is not None and not job.future.done() and not job.is_cancelled:
+                job.asked = time.monotonic()
                 return job
+            self._drop_unwanted()
             unfinished = [job for job in self._jobs.values() if not job.future.done()]
             if len(unfinished) >= self._most:
                 raise BudgetError(
                     f"{len(unfinished)} computations are waiting already: try again when they are done"
                 )
-            job = Job(Future())
+            job = Job(patience=self._patience)
             self._jobs[key] = job
             for old in [k for k, job in self._jobs.items() if job.future.done()][: -self._most]:
                 del self._jobs[old]
@@ -76,6 +123,15 @@ class Jobs:
         with self._lock:
             return self._jobs.get(key)
 
+    def cancel(self, key: Hashable) -> bool:
+        """Stop the job of this key where it next reports; whether there was one to stop."""
+        job = self.find(key)
+        if job is None or job.future.done():
+            return False
+        job.is_cancelled = True
+        job.future.cancel()
+        return True
+
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs or waits."""
@@ -83,23 +139,32 @@ class Jobs:
             return all(job.future.done() for job in self._jobs.values())
 
     def close(self) -> None:
-        """Start nothing more; what runs may end."""
+        """Start nothing more; what runs is told to end, and may."""
         with self._lock:
             self._most = 0
             for job in self._jobs.values():
+                job.is_cancelled = True
                 job.future.cancel()
         for _ in range(self._workers):
             self._queue.put(None)
 
+    def _drop_unwanted(self) -> None:
+        """What waits for a thread and for nobody must not keep others from waiting."""
+        for job in self._jobs.values():
+            if job.is_unwanted:
+                job.future.cancel()
+
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
             job, work = item
+            if job.is_unwanted:
+                job.future.cancel()
             if not job.future.set_running_or_notify_cancel():
                 continue
-            job.messages.append("Starting")
+            job.message = "Starting"
             try:
-                job.future.set_result(work(job.messages.append))
+                job.future.set_result(work(Progress(job)))
             except BaseException as error:
-                if not isinstance(error, ValueError):
+                if not isinstance(error, ValueError | Cancelled):
                     log.exception("a job failed", exc_info=error)
                 job.future.set_exception(error)

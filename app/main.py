@@ -5,18 +5,20 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, set_props
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, set_props
 from flask import Response, request
 
-from app import api
-from app.components import alert, aria, icon_button
-from app.pages import attention
+from app import api, downloads
+from app.components import alert, aria, attributes, icon_button
+from app.page import register_state
+from app.pages import attention, residual
 from app.security import harden
 from app.session import Session
 from workbench.errors import WorkbenchError
 
-PAGES = (attention,)
+PAGES = (attention, residual)
 PROVIDER, URL, PAGE, THEME = "provider", "url", "page", "theme"
+NAV, SKIP, REOPEN, FAILED, OFFLINE = "nav", "skip", "reopen", "failed", "offline"
 MAX_QUERY_FIELDS = 32
 log = logging.getLogger("workbench.app")
 
@@ -52,8 +54,10 @@ def create_app(session: Session, *, hosts: tuple[str, ...] = (), token: str | No
         dev_tools_disable_version_check=True,
     )
     app.layout = _shell()
+    downloads.register(app.server, session)
     api.register(app.server, session)
     _register_shell(app, session)
+    register_state(app)
     for page in PAGES:
         page.register(app, session)
     _answer_lost_pages(app)
@@ -80,40 +84,64 @@ def find_page(path: str | None) -> Any:
 
 
 def _shell() -> dmc.MantineProvider:
-    links = [html.A(page.TITLE, href=page.PATH) for page in PAGES]
     return dmc.MantineProvider(
         id=PROVIDER,
         defaultColorScheme="auto",
         theme={"fontFamily": "var(--workbench-font)", "primaryColor": "blue"},
         children=[
             dcc.Location(id=URL, refresh=False),
-            html.A("Skip to the heads", href="#viewer", className="skip"),
+            # A page that asks to be built anew, for another model, writes its query here.
+            dcc.Store(id=REOPEN),
+            html.A("Skip to the content", id=SKIP, href="#viewer", className="skip"),
             html.Header(
                 [
                     html.H1("Interpretability workbench", className="brand"),
-                    html.Nav(links, **aria("Pages")),
+                    html.Nav(_links(None), id=NAV, **aria("Pages")),
                     icon_button("theme", "Change between light and dark", id=THEME),
                 ],
                 className="top",
             ),
+            html.Div([html.Div(id=OFFLINE, role="status"), html.Div(id=FAILED)], className="said"),
             html.Main(id=PAGE),
         ],
     )
 
 
+def _links(current: Any) -> list[html.A]:
+    return [
+        html.A(
+            page.TITLE,
+            href=page.PATH,
+            **(attributes("aria-current", "page") if page is current else {}),
+        )
+        for page in PAGES
+    ]
+
+
 def _register_shell(app: Dash, session: Session) -> None:
-    @app.callback(Output(PAGE, "children"), Input(URL, "pathname"), State(URL, "search"))
-    def show_page(path: str | None, search: str | None) -> Any:
+    @app.callback(
+        Output(PAGE, "children"),
+        Input(URL, "pathname"),
+        Input(REOPEN, "data"),
+        State(URL, "search"),
+    )
+    def show_page(path: str | None, again: str | None, search: str | None) -> Any:
         page = find_page(path)
         if page is None:
             return html.Div(
                 [alert(f"no page {str(path)[:80]}"), html.A("To the heads", href="/")],
                 className="lost",
             )
+        is_again = ctx.triggered_id == REOPEN and isinstance(again, str)
         try:
-            return page.layout(session, *_query(search))
+            return page.layout(session, *_query(again if is_again else search))
         except WorkbenchError as error:
             return html.Div(alert(str(error)), className="lost")
+
+    @app.callback(Output(NAV, "children"), Output(SKIP, "href"), Input(URL, "pathname"))
+    def mark_page(path: str | None) -> tuple[list[html.A], str]:
+        page = find_page(path)
+        return _links(page), "#viewer" if page is attention else "#panels"
 
     app.clientside_callback(
         ClientsideFunction("workbench", "theme"),
@@ -141,5 +169,8 @@ def _on_error(error: Exception) -> None:
     log.error("a callback failed", exc_info=error)
     known = isinstance(error, WorkbenchError)
     message = str(error) if known else "internal error: the server's log says more"
-    set_props("alert", {"children": alert(message)})
-    set_props("tick", {"disabled": True})
+    set_props(FAILED, {"children": alert(message)})
+    outputs = ctx.outputs_list if isinstance(ctx.outputs_list, list) else [ctx.outputs_list]
+    for output in outputs:
+        if str(output.get("id", "")).endswith("tick"):
+            set_props(output["id"], {"disabled": True})  # or it would fail again and again

@@ -13,6 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Any
 
+from app.analyses import Analyses
 from app.cache import ByteCache
 from app.compute import left_out, n_heads, view_maps
 from app.jobs import Jobs, Report
@@ -38,6 +39,7 @@ class Limits:
     views: int = 1_500_000_000
     one_view: int = 750_000_000
     encoded: int = 200_000_000
+    answers: int = 600_000_000
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Status:
 
 
 class Session:
-    """Models and results of one running dashboard, shared by all its visitors.
+    """Models and results of one running dashboard, shared by all its visitors; `analyses` answers for pages.
 
     Args:
         load: as `workbench.models.load`.
@@ -105,6 +107,7 @@ class Session:
         self._loading: dict[tuple[str, int | None], threading.Lock] = {}
         self._guard = threading.Lock()
         self._jobs = Jobs("view")
+        self.analyses = Analyses(self.model, self.limits.answers)
         self._background = Jobs("scores", workers=1)
 
     def models(self) -> list[ModelInfo]:
@@ -161,7 +164,7 @@ class Session:
             job = self._jobs.start(view.key, lambda report: self._compute(view, report))
             return Status(view.key, job.future.result(timeout=wait))
         except FutureTimeout:
-            return Status(view.key, message=job.message, seconds=time.monotonic() - job.since)
+            return Status(view.key, message=job.message, seconds=job.seconds)
         except WorkbenchError as error:
             return Status(
                 view.key, error=str(error), is_prompt_error=isinstance(error, PromptError)
@@ -207,10 +210,11 @@ class Session:
 
     def close(self, *, wait: float = 0.0) -> bool:
         """Start no more work, and wait so many seconds for what runs; whether all of it has ended."""
-        self._jobs.close()
-        self._background.close()
+        workers = (self._jobs, self._background, self.analyses)
+        for worker in workers:
+            worker.close()
         until = time.monotonic() + wait
-        while not (idle := self._jobs.is_idle and self._background.is_idle):
+        while not (idle := all(worker.is_idle for worker in workers)):
             if time.monotonic() >= until:
                 break
             time.sleep(0.02)

@@ -28,6 +28,7 @@
       say("");
       const run = document.getElementById("run");
       if (run) run.click();
+      for (const again of document.querySelectorAll(".panel > .plain-button")) again.click();
     }, 3000);
   }
 

@@ -16,6 +16,11 @@
   const start = stored();
   root.setAttribute("data-mantine-color-scheme", start === "light" || start === "dark" ? start : system());
 
+  // Tables read their own word for it.
+  const tell = () => root.setAttribute("data-ag-theme-mode", root.getAttribute("data-mantine-color-scheme"));
+  new MutationObserver(tell).observe(root, { attributeFilter: ["data-mantine-color-scheme"] });
+  tell();
+
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.workbench = {
     theme() {

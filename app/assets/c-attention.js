@@ -24,10 +24,6 @@
     dash_clientside.set_props(id, { children: { type: "Div", namespace: "dash_html_components", props } });
   }
 
-  const pathOf = () => location.pathname + location.search;
-  let written = pathOf(); // the address as this page knows it
-  let entry = null; // what of it counts as a place to come back to
-
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.attention = {
     // The one description of what is asked for, from every control.
@@ -100,14 +96,8 @@
         if (state.locked) query.set("locked", "1");
         if (Number.isInteger(state.pos)) query.set("pos", state.pos);
       }
-      const address = `${location.pathname}?${query}`;
       const place = JSON.stringify([request.model, request.kind, request.again]);
-      if (address !== pathOf()) {
-        const push = entry !== null && place !== entry;
-        history[push ? "pushState" : "replaceState"](history.state, "", address);
-      }
-      entry = place;
-      written = pathOf();
+      window.workbenchAddress.write(query, place);
       return dash_clientside.no_update;
     },
 
@@ -135,9 +125,6 @@
     },
   };
 
-  // The page of an address is built by the server; a jump within the page changes no query.
-  addEventListener("popstate", () => pathOf() !== written && location.reload());
-
   // A downloaded page opens at the head that is looked at.
   document.addEventListener("click", (event) => {
     const link = event.target.closest && event.target.closest("#download");
@@ -148,16 +135,16 @@
     const target = event.target;
     const writing = target.closest && target.closest("input, textarea, [contenteditable]");
     if (event.key === "/" && !writing && !event.ctrlKey && !event.metaKey && !event.altKey) {
-      const prompt = element("prompt");
+      const prompt = element("prompt") || document.querySelector(".work-page textarea");
       if (!prompt) return;
       prompt.focus();
       prompt.select();
       event.preventDefault();
-    } else if (event.key === "Escape" && !writing) {
+    } else if (event.key === "Escape" && !writing && element("viewer")) {
       window.workbenchViewer.unlock();
     } else if (event.key === "Escape" && target.tagName === "TEXTAREA") {
       target.blur();
-    } else if (event.key === "Enter" && target.tagName === "TEXTAREA" && runsOn(event)) {
+    } else if (event.key === "Enter" && element("run") && target.tagName === "TEXTAREA" && runsOn(event)) {
       event.preventDefault();
       element("run").click();
     }

@@ -23,7 +23,7 @@ STEP, STEP_LABEL, STEPS_BLOCK = "step", "step-label", "steps-block"
 BEFORE, BEFORE_LABEL, BEFORE_BLOCK = "before", "before-label", "before-block"
 TRAINING = "training"
 CHOSEN, REQUEST, SHOWN, HEAD, TICK = "chosen", "request", "shown", "head", "tick"
-ALERT, OFFLINE, PROGRESS = "alert", "offline", "progress"
+ALERT, PROGRESS = "alert", "progress"
 FACTS, NOTE, CERTIFICATE = "facts", "note", "certificate"
 CODE, CODE_BUTTON, CODE_PANEL, CODE_COPY = "code", "code-button", "code-panel", "code-copy"
 DOWNLOAD, STAGE, VIEWER, URL_SINK = "download", "stage", "viewer", "url-sink"
@@ -197,7 +197,6 @@ def _prompt_field(view: View, info: ModelInfo, complaints: list[str]) -> html.Di
                 hidden=not KINDS[view.kind].needs_other,
             ),
             html.Div(notes(complaints), id=ALERT),
-            html.Div(id=OFFLINE, role="status"),
             html.Div(
                 [
                     dmc.Button("Run", id=RUN, size="xs"),

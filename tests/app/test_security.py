@@ -57,7 +57,10 @@ def test_the_page_itself_is_built_by_its_callback(client):
     wanted = {
         "output": "page.children",
         "outputs": {"id": "page", "property": "children"},
-        "inputs": [{"id": "url", "property": "pathname", "value": "/"}],
+        "inputs": [
+            {"id": "url", "property": "pathname", "value": "/"},
+            {"id": "reopen", "property": "data", "value": None},
+        ],
         "state": [{"id": "url", "property": "search", "value": "?a=1" + "&b=2" * 40}],
         "changedPropIds": ["url.pathname"],
     }
@@ -194,7 +197,10 @@ def _page_call(path: str) -> dict:
     return {
         "output": "page.children",
         "outputs": {"id": "page", "property": "children"},
-        "inputs": [{"id": "url", "property": "pathname", "value": path}],
+        "inputs": [
+            {"id": "url", "property": "pathname", "value": path},
+            {"id": "reopen", "property": "data", "value": None},
+        ],
         "state": [{"id": "url", "property": "search", "value": ""}],
         "changedPropIds": ["url.pathname"],
     }

@@ -296,7 +296,7 @@ def test_an_unknown_page_says_so(open_page, dashboard):
 def test_everything_can_be_reached_from_the_keyboard(visit):
     page = visit()
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the heads")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
     assert page.url.endswith("#viewer") or "#viewer" in page.url
     unnamed = page.locator("button:visible, a:visible, textarea:visible, [role=slider]:visible")

@@ -1,0 +1,101 @@
+// Pages of panels: every control fills one field of the page's state, and the address follows the state.
+(function () {
+  const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+  const control = (field) => ({ type: "control", field });
+  const label = (step) => (step === null ? "finished" : step.toLocaleString("en"));
+  const none = () => window.dash_clientside.no_update;
+
+  function gathered(previous, known) {
+    const next = { ...previous };
+    for (const { id, value } of dash_clientside.callback_context.inputs_list[0]) {
+      const list = known.lookups[id.field];
+      next[id.field] = value === undefined || value === "" ? emptyOf(previous, id.field) : list ? list[value] : value;
+      const shown = document.querySelector(`[data-shows="${id.field}"]`);
+      if (shown) shown.textContent = list ? label(next[id.field]) : next[id.field];
+    }
+    return next;
+  }
+
+  // Emptied text is text; an emptied number is no number.
+  const emptyOf = (previous, field) => (typeof previous[field] === "string" ? "" : null);
+
+  function reset(next, known, spans) {
+    for (const [field, lasts] of Object.entries(known.lasts)) {
+      if (!spans.includes(lasts)) continue;
+      next[field] = field in known.defaults ? known.defaults[field] : null;
+      if (document.querySelector(`[id*='"field":"${field}"']`)) {
+        dash_clientside.set_props(control(field), { value: next[field] === null ? "" : next[field] });
+      }
+    }
+  }
+
+  function queryOf(state, known) {
+    const query = new URLSearchParams();
+    for (const [field, value] of Object.entries(state)) {
+      if (value === null || value === undefined || same(value, known.defaults[field])) continue;
+      query.set(field, value);
+    }
+    return query;
+  }
+
+  window.dash_clientside = window.dash_clientside || {};
+  window.dash_clientside.pages = {
+    gather(values, previous, known) {
+      const next = gathered(previous, known);
+      if (next.model !== previous.model) {
+        // The server builds the page anew: each model has its own steps, examples and heads.
+        reset(next, known, ["model", "prompt"]);
+        if (known.examples.includes(next.prompt)) delete next.prompt;
+        delete next.step;
+        dash_clientside.set_props("reopen", { data: `?${queryOf(next, known)}` });
+        return none();
+      }
+      if (next.prompt !== previous.prompt) reset(next, known, ["prompt"]);
+      return same(next, previous) ? none() : next;
+    },
+
+    address(state, known) {
+      const place = JSON.stringify(known.places.map((field) => state[field]));
+      window.workbenchAddress.write(queryOf(state, known), place);
+      return none();
+    },
+  };
+
+  function copied(button, said) {
+    button.textContent = said;
+    setTimeout(() => (button.textContent = "Copy code"), 2000);
+  }
+
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest) return;
+    const example = event.target.closest(".page-example");
+    if (example) dash_clientside.set_props(control("prompt"), { value: example.title });
+    const copy = event.target.closest(".copy-code");
+    if (copy) {
+      const code = copy.parentElement.querySelector("pre");
+      navigator.clipboard.writeText(code.textContent).then(
+        () => copied(copy, "Copied"),
+        () => {
+          // Without permission the text is marked, ready for Ctrl-C.
+          getSelection().selectAllChildren(code);
+          copied(copy, "Press Ctrl-C");
+        },
+      );
+    }
+    for (const open of document.querySelectorAll(".code-of-panel[open]")) {
+      if (!open.contains(event.target)) open.open = false;
+    }
+  });
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") {
+      for (const open of document.querySelectorAll(".code-of-panel[open]")) open.open = false;
+    }
+    // Enter does not wait for the pause that typing would.
+    const box = event.target.closest && event.target.closest(".work-page textarea");
+    if (box && event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      dash_clientside.set_props(control("prompt"), { value: box.value });
+    }
+  });
+})();

@@ -1,0 +1,79 @@
+"""Tables on a page: tokens with their whitespace visible, numbers to a few digits, sorted by hand."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dash_ag_grid as dag
+import pandas as pd
+from dash import html
+
+from app.components import aria
+from workbench.figures.tokens import visible
+
+ROW_HEIGHT = 30
+MAX_ROWS = 20_000
+
+
+def data_table(
+    frame: pd.DataFrame,
+    *,
+    id: str | dict[str, str] | None = None,
+    label: str,
+    tokens: Sequence[str] = (),
+    formats: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> html.Div:
+    """A table that sorts and filters in the browser; a click (or Space) on a row fills `selectedRows`.
+
+    Args:
+        label: what screen readers call it.
+        tokens: columns that hold decoded tokens.
+        formats: d3 format by column of numbers; default three significant digits.
+        headers: column titles; default the column's name.
+    """
+    formats, headers = formats or {}, headers or {}
+    shown = frame.head(MAX_ROWS).copy()
+    for column in tokens:
+        shown[column] = [visible(str(token)) for token in shown[column]]
+    rows = shown.astype(object).where(shown.notna(), None).to_dict("records")
+    columns = [
+        _column(name, headers.get(name, name.replace("_", " ")), shown[name], formats.get(name, ""))
+        | ({"cellClass": "token-cell"} if name in tokens else {})
+        for name in shown.columns
+    ]
+    height = min(len(rows), 12) * ROW_HEIGHT + 46
+    options: dict[str, Any] = {} if id is None else {"id": id}
+    grid = dag.AgGrid(
+        **options,
+        rowData=[{"row": index, **row} for index, row in enumerate(rows)],
+        columnDefs=columns,
+        defaultColDef={"sortable": True, "resizable": True, "filter": True, "minWidth": 70},
+        columnSize="responsiveSizeToFit",
+        dashGridOptions={
+            "rowHeight": ROW_HEIGHT,
+            "headerHeight": 34,
+            "rowSelection": {
+                "mode": "singleRow",
+                "checkboxes": False,
+                "enableClickSelection": True,
+            },
+            "suppressFieldDotNotation": True,
+            "animateRows": False,
+        },
+        style={"height": f"{height}px", "width": "100%"},
+        className="data-table",
+    )
+    return html.Div(grid, role="region", **aria(label))
+
+
+def _column(name: str, header: str, values: pd.Series, form: str) -> dict[str, Any]:
+    column: dict[str, Any] = {"field": name, "headerName": header}
+    if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
+        return column
+    form = form or ("d" if pd.api.types.is_integer_dtype(values) else ".3~g")
+    function = f"params.value == null ? '' : d3.format('{form}')(params.value)"
+    return column | {
+        "type": "rightAligned",
+        "filter": "agNumberColumnFilter",
+        "valueFormatter": {"function": function},
+    }
