@@ -1,5 +1,7 @@
 """Folding leaves the log-probabilities of every architecture alone; what cannot be folded is refused."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -49,9 +51,17 @@ def randomised(build, fields):
     return model
 
 
+@cache
 def public(name):
+    """A tiny public model; shared, so leave it as it is."""
     hf = tiny_hf(name)
     return BridgeModel(hf, bridge_config(hf.config), None, name=name)
+
+
+def encoder():
+    """An encoder without a trained unembedding."""
+    hf = tiny_hf("bert")
+    return BridgeModel(hf, bridge_config(hf.config, has_unembed=False), None, name="encoder")
 
 
 def log_probs(model, tokens):
@@ -122,7 +132,7 @@ def test_adanorm_is_refused_by_name(build):
 
 
 def test_rotary_positions_that_depend_on_length_are_refused_by_name():
-    model = public("llama")
+    model = public.__wrapped__("llama")
     model._hf.base_model.rotary_emb.rope_type = "dynamic"
     with pytest.raises(UnsupportedError, match="'dynamic'"):
         effective_weights(model)

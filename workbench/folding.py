@@ -1,12 +1,71 @@
-"""What one norm does to the weights around it; `workbench.weights` puts these together."""
+"""Folded weights of heads and MLPs, and what one norm does to the weights around it.
 
+`workbench.weights` puts these together.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import UnsupportedError
 from workbench.models.protocol import Model
+
+
+@dataclass(frozen=True, eq=False)
+class HeadWeights:
+    """One head, folded: `score = (x̂ W_Q + b_Q) R(Δ) (x̂ W_K + b_K)ᵀ / scale`, written `x̂ W_V W_O`.
+
+    Args:
+        label: `1.4`, or `1.4∘0.3` for a virtual head.
+        pos_Q: the weight that a position embedding meets on the query side; None where there is none.
+        scale: what scores are divided by.
+        rates: radians per position of each pair of dimensions; None without rotary positions.
+    """
+
+    label: str
+    W_Q: Float[Tensor, "d_model d_qk"]
+    W_K: Float[Tensor, "d_model d_qk"]
+    W_V: Float[Tensor, "d_model d_head"]
+    W_O: Float[Tensor, "d_head d_model"]
+    b_Q: Float[Tensor, " d_qk"]
+    b_K: Float[Tensor, " d_qk"]
+    scale: float
+    pos_Q: Float[Tensor, "d_model d_qk"] | None = None
+    pos_K: Float[Tensor, "d_model d_qk"] | None = None
+    rates: Float[Tensor, " pair"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionWeights:
+    """The heads of one layer, folded, key/value heads repeated for every query head that they serve.
+
+    `b_O` holds everything the layer writes whatever it attends to, the biases `b_V` of its values included.
+    """
+
+    W_Q: Float[Tensor, "head d_model d_head"]
+    W_K: Float[Tensor, "head d_model d_head"]
+    W_V: Float[Tensor, "head d_model d_head"]
+    W_O: Float[Tensor, "head d_head d_model"]
+    b_Q: Float[Tensor, "head d_head"]
+    b_K: Float[Tensor, "head d_head"]
+    b_V: Float[Tensor, "head d_head"]
+    b_O: Float[Tensor, " d_model"]
+    scales: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class MLPWeights:
+    """One MLP, folded; a gated one writes `(act(x̂ W_gate + b_gate) ⊙ (x̂ W_in + b_in)) W_out + b_out`."""
+
+    W_in: Float[Tensor, "d_model d_mlp"]
+    b_in: Float[Tensor, " d_mlp"]
+    W_gate: Float[Tensor, "d_model d_mlp"] | None
+    b_gate: Float[Tensor, " d_mlp"] | None
+    W_out: Float[Tensor, "d_mlp d_model"]
+    b_out: Float[Tensor, " d_model"]
 
 
 def norm_kind(model: Model) -> str:

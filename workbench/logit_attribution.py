@@ -9,7 +9,7 @@ for that here (Elhage et al. 2021, "A Mathematical Framework for Transformer Cir
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,6 @@ from workbench.sites import Site
 from workbench.vocabulary import token_id, token_texts
 from workbench.weights import EffectiveWeights, effective_weights
 
-By = Literal["component", "head", "neuron", "source"]
 NEEDS: dict[str, tuple[str, ...]] = {
     "component": (),
     "head": ("z",),
@@ -101,7 +100,7 @@ def logit_attribution(
     *,
     distractor: str | int | None = None,
     pos: int = -1,
-    by: By = "component",
+    by: str = "component",
 ) -> LogitAttribution:
     """Every part's direct contribution to a logit, or to a logit difference.
 
@@ -193,7 +192,7 @@ def _kept(logits: Float[Tensor, " token"], cap: float | None) -> Float[Tensor, "
 
 
 def _contributions(
-    one: Run, weights: EffectiveWeights, direction: Tensor, pos: int, by: By
+    one: Run, weights: EffectiveWeights, direction: Tensor, pos: int, by: str
 ) -> Iterator[tuple[Part, float]]:
     """Every part's value; heads and MLPs give way to finer parts where asked for."""
     for part, vector in written(one, weights, "component" if by == "component" else "head"):

@@ -9,7 +9,6 @@ far the sum is from the stream that the model itself computed.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,13 +17,13 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.errors import PromptError, UnsupportedError
+from workbench.errors import ConfigError, PromptError, UnsupportedError
 from workbench.models.protocol import Model
 from workbench.runs import Prompt, Run, available, run
 from workbench.sites import Site
 from workbench.weights import EffectiveWeights, effective_weights
 
-By = Literal["component", "head"]
+LEVELS = ("component", "head")
 SUMMED_POSITIONS = ("learned", "sinusoidal")
 
 
@@ -52,7 +51,7 @@ class StreamParts:
     residual: float
 
 
-def stream_parts(model: Model, prompt: Prompt, *, by: By = "component") -> StreamParts:
+def stream_parts(model: Model, prompt: Prompt, *, by: str = "component") -> StreamParts:
     """The final residual stream of one prompt, taken apart.
 
     Args:
@@ -61,7 +60,10 @@ def stream_parts(model: Model, prompt: Prompt, *, by: By = "component") -> Strea
     Raises:
         UnsupportedError: a post-norm model, whose stream is not a sum; AdaNorm.
         PromptError: several prompts, or one that the model cannot read.
+        ConfigError: another `by`.
     """
+    if by not in LEVELS:
+        raise ConfigError(f"no parts by {by[:40]!r}: there are {', '.join(LEVELS)}")
     weights = effective_weights(model)
     one = parts_run(model, prompt, ("z",) if by == "head" else ())
     found = list(written(one, weights, by))
@@ -97,7 +99,7 @@ def parts_run(model: Model, prompt: Prompt, more: Sequence[str] = ()) -> Run:
 
 
 def written(
-    one: Run, weights: EffectiveWeights, by: By
+    one: Run, weights: EffectiveWeights, by: str
 ) -> Iterator[tuple[Part, Float[Tensor, "pos d_model"]]]:
     """Every part with what it wrote, from the embedding up."""
     n_pos = one.tokens.shape[1]

@@ -16,7 +16,7 @@ from einops import einsum
 from jaxtyping import Float
 
 from workbench.models.protocol import Model
-from workbench.parts import By, Part, as_numpy, part_columns, stream_parts
+from workbench.parts import Part, as_numpy, part_columns, stream_parts
 from workbench.runs import Prompt
 
 
@@ -71,7 +71,7 @@ class StreamGeometry:
         )
 
 
-def stream_geometry(model: Model, prompt: Prompt, *, by: By = "component") -> StreamGeometry:
+def stream_geometry(model: Model, prompt: Prompt, *, by: str = "component") -> StreamGeometry:
     """Sizes, directions and survival of everything that was written to the stream.
 
     Args:
@@ -80,6 +80,7 @@ def stream_geometry(model: Model, prompt: Prompt, *, by: By = "component") -> St
     Raises:
         UnsupportedError: a post-norm model, whose stream is not a sum; AdaNorm.
         PromptError: several prompts, or one that the model cannot read.
+        ConfigError: another `by`.
     """
     found = stream_parts(model, prompt, by=by)
     x = as_numpy(found.vectors).astype(np.float64)
@@ -117,5 +118,5 @@ def stream_geometry(model: Model, prompt: Prompt, *, by: By = "component") -> St
 def _depth(part: Part, is_parallel: bool) -> float:
     """When a part is written: embeddings first, then the layers, an MLP half a step after its attention."""
     if part.layer is None:
-        return -1
-    return part.layer + (0.5 if part.kind == "mlp" and not is_parallel else 0)
+        return -1.0
+    return part.layer + (0.5 if part.kind == "mlp" and not is_parallel else 0.0)

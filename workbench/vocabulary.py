@@ -21,10 +21,8 @@ def token_id(model: Model, token: str | int) -> int:
     if model.tokenizer is None:
         raise PromptError(f"{model.name} has no tokenizer: give a token's id instead of text")
     special = model.tokenizer.backend.token_to_id(token) if token else None
-    if special is not None and special < model.cfg.d_vocab:
-        ids = model.tokenizer.str_tokens([special])
-        if ids == [token]:
-            return int(special)
+    if special is not None and model.tokenizer.str_tokens([special]) == [token]:
+        return token_id(model, special)
     ids = model.tokenizer.encode(token, add_special_tokens=False)
     if len(ids) != 1:
         pieces = " ".join(map(repr, model.tokenizer.str_tokens(ids[:8])))

@@ -15,7 +15,6 @@ analyses are exact up to these scales.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -26,64 +25,11 @@ from torch import Tensor
 
 from workbench import folding
 from workbench.errors import ConfigError, SiteError
+from workbench.folding import AttentionWeights, HeadWeights, MLPWeights
 from workbench.models.protocol import Model
 from workbench.sites import Head
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-@dataclass(frozen=True, eq=False)
-class HeadWeights:
-    """One head, folded: `score = (x̂ W_Q + b_Q) R(Δ) (x̂ W_K + b_K)ᵀ / scale`, written `x̂ W_V W_O`.
-
-    Args:
-        label: `1.4`, or `1.4∘0.3` for a virtual head.
-        pos_Q: the weight that a position embedding meets on the query side; None where there is none.
-        scale: what scores are divided by.
-        rates: radians per position of each pair of dimensions; None without rotary positions.
-    """
-
-    label: str
-    W_Q: Float[Tensor, "d_model d_qk"]
-    W_K: Float[Tensor, "d_model d_qk"]
-    W_V: Float[Tensor, "d_model d_head"]
-    W_O: Float[Tensor, "d_head d_model"]
-    b_Q: Float[Tensor, " d_qk"]
-    b_K: Float[Tensor, " d_qk"]
-    scale: float
-    pos_Q: Float[Tensor, "d_model d_qk"] | None = None
-    pos_K: Float[Tensor, "d_model d_qk"] | None = None
-    rates: Float[Tensor, " pair"] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionWeights:
-    """The heads of one layer, folded, key/value heads repeated for every query head that they serve.
-
-    `b_O` holds everything the layer writes whatever it attends to, the biases `b_V` of its values included.
-    """
-
-    W_Q: Float[Tensor, "head d_model d_head"]
-    W_K: Float[Tensor, "head d_model d_head"]
-    W_V: Float[Tensor, "head d_model d_head"]
-    W_O: Float[Tensor, "head d_head d_model"]
-    b_Q: Float[Tensor, "head d_head"]
-    b_K: Float[Tensor, "head d_head"]
-    b_V: Float[Tensor, "head d_head"]
-    b_O: Float[Tensor, " d_model"]
-    scales: tuple[float, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class MLPWeights:
-    """One MLP, folded; a gated one writes `(act(x̂ W_gate + b_gate) ⊙ (x̂ W_in + b_in)) W_out + b_out`."""
-
-    W_in: Float[Tensor, "d_model d_mlp"]
-    b_in: Float[Tensor, " d_mlp"]
-    W_gate: Float[Tensor, "d_model d_mlp"] | None
-    b_gate: Float[Tensor, " d_mlp"] | None
-    W_out: Float[Tensor, "d_mlp d_model"]
-    b_out: Float[Tensor, " d_model"]
 
 
 class EffectiveWeights:
@@ -159,9 +105,10 @@ class EffectiveWeights:
         if not block.has_attn:
             return None
         # Heads are asked for one after the other, so the newest layer is kept; all would double the model.
-        if self._newest is None or self._newest[0] != layer:
-            self._newest = (layer, self._fold_attention(layer, block))
-        return self._newest[1]
+        newest = self._newest
+        if newest is None or newest[0] != layer:
+            newest = self._newest = (layer, self._fold_attention(layer, block))
+        return newest[1]
 
     def _fold_attention(self, layer: int, block: Any) -> AttentionWeights:
         attn, norm = block.attn, block.ln1

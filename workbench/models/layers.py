@@ -51,7 +51,7 @@ class Norm(nn.Module):
         if self.kind != "none":
             self.hook_scale, self.hook_normalized = HookPoint(), HookPoint()
 
-    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Normalise every position on its own."""
         if self.kind == "none":
             return x
