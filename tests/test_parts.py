@@ -147,8 +147,7 @@ def test_a_layer_that_erases_the_embedding_leaves_nothing_of_it(build):
 def test_unrelated_later_writing_scatters_survival_as_much_as_stated(build):
     model = build(order="s" * 6, d_model=64, positions="none", scale=3.0)
     found = stream_geometry(model, [2, 3, 4, 5, 6, 7, 8, 9])
-    z = (found.survival - 1) / found.spread
-    early = z[0]
+    early = (found.survival[0] - 1) / found.spread[0]
     assert np.isfinite(early).all() and np.abs(early).mean() < 4
 
 
