@@ -54,7 +54,7 @@ from workbench.weights import EffectiveWeights, HeadWeights
 if TYPE_CHECKING:
     from workbench.top_entries import TopEntries
 
-
+Indices = Sequence[int] | Int[Tensor, " n"]
 _ALIKE = (
     "model_name",
     "kind",
@@ -118,7 +118,7 @@ class Circuit:
         """
         return self.left @ self.right[self._checked([index], 1)[0]]
 
-    def block(self, rows: Sequence[int], columns: Sequence[int]) -> Float[Tensor, "rows columns"]:
+    def block(self, rows: Indices, columns: Indices) -> Float[Tensor, "rows columns"]:
         """Chosen rows and columns, in `unit`.
 
         Raises:
@@ -173,14 +173,15 @@ class Circuit:
 
         return top_entries(self.left, self.right, k, by=by, progress=progress)
 
-    def _checked(self, indices: Sequence[int], side: Literal[0, 1]) -> Int[Tensor, " n"]:
+    def _checked(self, given: Indices, side: Literal[0, 1]) -> Int[Tensor, " n"]:
         kind, count = (self.row_kind, self.column_kind)[side], self.shape[side]
-        for index in indices:
-            if not 0 <= index < count:
-                raise PromptError(
-                    f"no {kind} {index}: the {kind}s of {self.label} run from 0 to {count - 1}"
-                )
-        return torch.as_tensor(indices, dtype=torch.long, device=self.left.device)
+        indices = torch.as_tensor(given, dtype=torch.long, device=self.left.device)
+        wrong = indices[(indices < 0) | (indices >= count)]
+        if len(wrong):
+            raise PromptError(
+                f"no {kind} {int(wrong[0])}: the {kind}s of {self.label} run from 0 to {count - 1}"
+            )
+        return indices
 
     def _check_square(self, what: str) -> None:
         if self.row_kind != self.column_kind or self.shape[0] != self.shape[1]:

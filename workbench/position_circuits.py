@@ -9,9 +9,9 @@ With q_i, k_j the queries and keys of tokens i, j, their means q̄, k̄ over the
 
 R turns queries (rotary positions, Su et al. 2021). Over pairs of tokens drawn evenly from the vocabulary the
 last three have mean zero and are uncorrelated, so their variances add up; they come from d_head x d_head
-covariances, never from V x V scores. A position table (learned, sinusoidal) joins the means instead, `q̄ + p_i W_Q`
-and `k̄ + p_j W_K` without R, and every number is averaged over the query positions that have a key at that
-distance.
+covariances, never from V x V scores. A position table (learned, sinusoidal) joins the means instead, as
+`q̄ + p_i W_Q` and `k̄ + p_j W_K` without R, and every number is averaged over the query positions that have a key
+at that distance.
 
 Gauge: softmax does not see what all keys of one query share. Content-free scores of rotary models are equal up
 to one constant over offsets: read differences. With a table, each query's mean over the keys that it sees is
