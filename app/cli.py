@@ -3,10 +3,12 @@
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app import commands
+from app.terminal import ModelName, load, make_folder, plain_table, show
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -24,9 +26,6 @@ app = typer.Typer(
     # Rich help would cost a third of a second; tables are printed with rich all the same.
     rich_markup_mode=None,
 )
-ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A name from `workbench models`, a folder or a file.")
-]
 
 
 def _version(wanted: bool) -> None:
@@ -50,12 +49,12 @@ def models() -> None:
     """List the models that have a name."""
     from workbench.models import list_models
 
-    table = _table("model", "parameters", "checkpoints", "what it is")
+    table = plain_table("model", "parameters", "checkpoints", "what it is")
     for info in list_models():
         size = f"{info.n_params:,}" if info.n_params else "?"
         steps = str(len(info.steps)) if info.steps else ""
         table.add_row(info.name if info.available else f"({info.name})", size, steps, info.summary)
-    _print(table)
+    show(table)
 
 
 @app.command()
@@ -63,7 +62,7 @@ def info(model: ModelName) -> None:
     """Show a model's shape, its parity certificate and what was measured of it."""
     from app.info import info_table
 
-    _print(info_table(_load(model)))
+    show(info_table(load(model)))
 
 
 @app.command()
@@ -80,20 +79,20 @@ def attention(
     if out is not None and out.suffix not in OUT_FORMATS:
         raise WorkbenchError(f"cannot write {out.name!r}: --out takes {', '.join(OUT_FORMATS)}")
     if out is not None:
-        _make_folder(out.parent)  # before the run: what cannot be written need not be computed
+        make_folder(out.parent)  # before the run: what cannot be written need not be computed
     import workbench
     from app.info import head_table, prediction_table
 
-    loaded = _load(model, step)
+    loaded = load(model, step)
     has_attention = any(loaded.n_heads_in(layer) for layer in range(loaded.cfg.n_layers))
     if out is not None and not has_attention:
         raise WorkbenchError(f"{model} has no attention to write to {out.name}")
     text = sys.stdin.read() if prompt == "-" else prompt
     run = workbench.run(loaded, text, sites=("pattern",) if has_attention else ())
     if run.logits.shape[-1]:  # an encoder predicts nothing
-        _print(prediction_table(loaded, run))
+        show(prediction_table(loaded, run))
     if has_attention:
-        _print(head_table(run, rows))
+        show(head_table(run, rows))
     if out is not None:
         _write(run, text, out)
         typer.echo(f"wrote {out}")
@@ -145,36 +144,11 @@ def dashboard(
     serve(host=host, port=port, token=token, own_models=models or ())
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkbenchError(f"cannot write to {folder}: {error.strerror}") from error
+commands.register(app)
 
 
 def _echo(line: object) -> None:
     typer.echo(str(line))
-
-
-def _load(name: str, step: int | None = None) -> Any:
-    import workbench
-
-    return workbench.load(name, step=step, progress=lambda line: typer.echo(line, err=True))
-
-
-def _table(*columns: str) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console
-
-    Console().print(table)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Tidy tables written with their provenance: Parquet, or JSON where people read it. Never pickle."""
 
+import hashlib
 import json
 import platform
 from importlib.metadata import version
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from workbench.errors import WorkbenchError
 from workbench.writing import whole_file
@@ -23,6 +25,20 @@ def provenance(**of_result: Any) -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in packages},
     }
+
+
+def model_hash(model: Any) -> str:
+    """A hash of every weight by name: equal for equal models, on every machine; 16 hexadecimal digits.
+
+    Args:
+        model: anything with `parameters()`, as every model has.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for weight in model.parameters():
+        digest.update(f"{tuple(weight.shape)} {weight.dtype}".encode())
+        plain = weight.detach().cpu().contiguous()
+        digest.update(plain.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_table(table: pd.DataFrame, path: str | Path, made_by: dict[str, Any]) -> Path:
