@@ -1,8 +1,8 @@
 """Angles between what two heads write or read: do they share directions of the stream?
 
 Principal angles between the subspaces that `W_O` writes to, or that `W_Q`, `W_K` or `W_V` read from (Björck and
-Golub 1973, "Numerical Methods for Computing Angles Between Linear Subspaces"): 0° is a shared direction, 90° one
-that the other subspace does not meet. By chance cos² is on average the larger dimension over d_model.
+Golub 1973, "Numerical Methods for Computing Angles Between Linear Subspaces"): 0° is a shared direction, 90°
+one that the other subspace does not meet. By chance cos² is on average the larger dimension over d_model.
 """
 
 from dataclasses import dataclass

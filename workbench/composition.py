@@ -10,14 +10,15 @@ Mathematical Framework for Transformer Circuits", "Attention Head Composition").
 With rotary positions `W_QK(Δ) = W_Q R(Δ) W_K.T`: what is read depends on the offset Δ = query - key.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import torch
-from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -26,12 +27,13 @@ from workbench.composition_null import Null, gaussian_null, rotated_null
 from workbench.errors import ConfigError, UnsupportedError
 from workbench.matching import (
     INPUTS,
+    Factors,
     Input,
+    Matching,
     Pair,
     can_match_values,
     check,
     factors,
-    matching_scores,
 )
 from workbench.scoring import Progress
 from workbench.sites import Head
@@ -39,6 +41,8 @@ from workbench.weights import EffectiveWeights, HeadWeights
 
 # Eigenvalues of one pair take a millisecond; those of all pairs of 270 heads would take minutes.
 N_MATCHED = 300
+N_MATCHING_NULL = 50
+TRIANGLE_BYTES = 250e6
 Baseline = Literal["gaussian", "singular"]
 PerInput = dict[Input, Float[np.ndarray, "writer reader"]]
 
@@ -53,6 +57,7 @@ class CompositionScores:
         scores: by the reader's input, Q, K or V.
         null: mean and standard deviation of the scores of random heads.
         matching: from -1 to 1, see `workbench.matching`; of the 300 highest scores of each input.
+        matching_std: how far the matching of random heads scatters around zero.
     """
 
     model_name: str
@@ -60,6 +65,7 @@ class CompositionScores:
     scores: PerInput
     null: dict[Input, Null]
     matching: PerInput
+    matching_std: dict[Input, float]
     offset: int
     baseline: Baseline
     seed: int
@@ -75,7 +81,10 @@ class CompositionScores:
         return {through: self.excess[through] / self.null[through].std for through in INPUTS}
 
     def table(self) -> pd.DataFrame:
-        """Tidy: through, writer, reader, their layers and heads, score, chance, excess, z, matching, offset."""
+        """Tidy, one row per input and pair: through, writer, writer_layer, writer_head, reader, reader_layer,
+
+        reader_head, score, chance, excess, z, matching, matching_std, offset.
+        """
         pairs = np.nonzero(_is_earlier(self.heads))
         names: dict[str, np.ndarray] = {}
         for role, index in zip(("writer", "reader"), pairs, strict=True):
@@ -91,8 +100,9 @@ class CompositionScores:
                 "z": self.z[through],
                 "matching": self.matching[through],
             }
-            columns = names | {name: matrix[pairs] for name, matrix in values.items()}
-            frames.append(pd.DataFrame({"through": through, **columns, "offset": self.offset}))
+            columns: dict[str, Any] = {name: matrix[pairs] for name, matrix in values.items()}
+            columns |= {"matching_std": self.matching_std[through], "offset": self.offset}
+            frames.append(pd.DataFrame({"through": through, **names, **columns}))
         return pd.concat(frames, ignore_index=True)
 
 
@@ -121,33 +131,23 @@ def composition_scores(
         ConfigError: another baseline, or fewer than two draws.
     """
     _check(weights, baseline, n_null)
-    heads = weights.heads
-    earlier = _is_earlier(heads)
-    scores = {through: np.full(earlier.shape, np.nan) for through in INPUTS}
-    writers: list[Tensor] = []
-    described: list[dict[str, Tensor]] = []
-    n_before = 0
-    for _, of_layer in groupby(weights.each_head(), key=lambda item: item[0].layer):
-        layer = [head for _, head in of_layer]
-        reads = {through: _read(layer, through, offset) for through in INPUTS}
-        here = slice(n_before, n_before + len(layer))
-        for through, read in reads.items():
-            if writers:
-                found = torch.cat([_scores(written, read) for written in writers])
-                scores[through][:n_before, here] = found.double().cpu().numpy()
-        writers.append(_written(layer))
-        described.append(_describe(layer, writers[-1], reads, baseline))
-        n_before += len(layer)
-        if progress is not None:
-            progress(int(earlier[:, :n_before].sum()), int(earlier.sum()))
-    null = _null(weights.cfg.d_model, described, baseline, n_null, seed)
-    matching = {through: _matching(weights, scores[through], through, offset) for through in INPUTS}
+    scores = _all_scores(weights, offset, progress)
+    null = _null(weights, offset, baseline, n_null, seed)
+    matching, spread = _matching(weights, scores, offset, seed)
     return CompositionScores(
-        weights.model_name, heads, scores, null, matching, offset, baseline, seed
+        model_name=weights.model_name,
+        heads=weights.heads,
+        scores=scores,
+        null=null,
+        matching=matching,
+        matching_std=spread,
+        offset=offset,
+        baseline=baseline,
+        seed=seed,
     )
 
 
-def _check(weights: EffectiveWeights, baseline: Baseline, n_null: int) -> None:
+def _check(weights: EffectiveWeights, baseline: str, n_null: int) -> None:
     if baseline not in get_args(Baseline):
         raise ConfigError(f"no baseline {baseline!r}: there are {' and '.join(get_args(Baseline))}")
     if n_null < 2:
@@ -164,70 +164,116 @@ def _is_earlier(heads: tuple[Head, ...]) -> Bool[np.ndarray, "writer reader"]:
     return layers[:, None] < layers[None, :]
 
 
-def _written(layer: list[HeadWeights]) -> Float[Tensor, "head rank d_model"]:
-    """W_OV of each head, its rows turned so that only `d_head` are not zero: no norm changes."""
-    W_V = torch.stack([head.W_V for head in layer])
-    return torch.linalg.qr(W_V, mode="r").R @ torch.stack([head.W_O for head in layer])
+def _all_scores(weights: EffectiveWeights, offset: int, progress: Progress | None) -> PerInput:
+    earlier = _is_earlier(weights.heads)
+    scores: PerInput = {through: np.full(earlier.shape, np.nan) for through in INPUTS}
+    done = 0
+    for block in _blocks(weights):
+        written = torch.empty(0)
+        for start, layer in _layers(weights):
+            readers = slice(start, start + len(layer))
+            writers = slice(block.start, min(start, block.stop))
+            n_writers = writers.stop - writers.start
+            if n_writers > 0:
+                for through in INPUTS:
+                    read = _triangle([factors(head, through, offset) for head in layer])
+                    square = (written[:n_writers] @ read.mT).clamp(min=0)
+                    scores[through][writers, readers] = square.double().sqrt().cpu().numpy()
+                done += n_writers * len(layer)
+                if progress is not None:
+                    progress(done, int(earlier.sum()))
+            if block.start <= start < block.stop:
+                own = _triangle([Factors(head.W_O.mT, head.W_V) for head in layer])
+                if start == block.start:
+                    written = own.new_empty(len(block), own.shape[1])
+                written[start - block.start : start - block.start + len(layer)] = own
+    return scores
 
 
-def _read(
-    layer: list[HeadWeights], through: Input, offset: int
-) -> Float[Tensor, "head d_model rank"]:
-    """W_read of each head, its columns turned likewise."""
-    sides = [factors(head, through, offset) for head in layer]
-    leave = torch.stack([side.leave for side in sides])
-    return torch.stack([side.enter for side in sides]) @ torch.linalg.qr(leave, mode="r").R.mT
+def _layers(weights: EffectiveWeights) -> Iterator[tuple[int, list[HeadWeights]]]:
+    """The heads of each layer, and how many there are in the layers before."""
+    start = 0
+    for _, heads in groupby(weights.each_head(), key=lambda item: item[0].layer):
+        layer = [head for _, head in heads]
+        yield start, layer
+        start += len(layer)
 
 
-def _scores(
-    written: Float[Tensor, "writer r d_model"], read: Float[Tensor, "reader d_model s"]
-) -> Float[Tensor, "writer reader"]:
-    product = einsum(written, read, "writer r d_model, reader d_model s -> writer reader r s")
-    ceiling = torch.outer(*(torch.linalg.matrix_norm(side) for side in (written, read)))
-    return torch.linalg.matrix_norm(product) / ceiling
+def _blocks(weights: EffectiveWeights) -> Iterator[range]:
+    """Runs of writers, whole layers each, whose triangles fit the memory set aside."""
+    of_one = weights.cfg.d_model**2 * weights.W_E.element_size() * 9 // 16
+    start = stop = 0
+    for _, layer in groupby(weights.heads, key=lambda head: head.layer):
+        n_heads = len(list(layer))
+        if stop > start and (stop + n_heads - start) * of_one > TRIANGLE_BYTES:
+            yield range(start, stop)
+            start = stop
+        stop += n_heads
+    yield range(start, stop)
 
 
-def _describe(
-    layer: list[HeadWeights], written: Tensor, reads: dict[Input, Tensor], baseline: Baseline
-) -> dict[str, Tensor]:
-    """What the chance level needs to know of each head: singular values, or only sizes."""
-    if baseline == "singular":
-        sides = {"writer": written} | {str(through): read for through, read in reads.items()}
-        return {role: torch.linalg.svdvals(side) for role, side in sides.items()}
-    enter = {"writer": [head.W_V for head in layer]}
-    for through in INPUTS:
-        enter[through] = [factors(head, through).enter for head in layer]
-    # Heads of unequal sizes are padded with columns of zeros.
-    return {role: torch.stack(W).any(-2).sum(-1) for role, W in enter.items()}
+def _triangle(heads: list[Factors]) -> Float[Tensor, "head pair"]:
+    """A A.T of `A = enter @ leave.T`, over its trace: ⟨A A.T, B B.T⟩ is the squared score of two heads.
+
+    It is symmetric, so only blocks from the diagonal on are made, those beyond it times √2: then dot products
+    of these rows are those of the whole matrices.
+    """
+    enter = torch.stack([head.enter for head in heads])
+    leave = torch.stack([head.leave for head in heads])
+    inner, d_model = leave.mT @ leave, enter.shape[1]
+    left, step = enter @ inner, -(-d_model // 8)
+    rows = []
+    for start in range(0, d_model, step):
+        block = left[:, start : start + step] @ enter[:, start:].mT
+        block[:, :, step:] *= math.sqrt(2)
+        rows.append(block.flatten(1))
+    trace = (inner * (enter.mT @ enter)).sum((1, 2))
+    return torch.cat(rows, dim=1) / trace[:, None]
 
 
 def _null(
-    d_model: int, described: list[dict[str, Tensor]], baseline: Baseline, n_null: int, seed: int
+    weights: EffectiveWeights, offset: int, baseline: Baseline, n_null: int, seed: int
 ) -> dict[Input, Null]:
-    known = {role: [row for layer in described for row in layer[role]] for role in described[0]}
+    roles: dict[str, list[Tensor]] = {role: [] for role in ("writer", *INPUTS)}
     null: dict[Input, Null] = {}
+    for _, head in weights.each_head():
+        roles["writer"].append(_described(Factors(head.W_O.mT, head.W_V), baseline))
+        for through in INPUTS:
+            roles[through].append(_described(factors(head, through, offset), baseline))
+    d_model = weights.cfg.d_model
     for through in INPUTS:
+        written, read = roles["writer"], roles[through]
         if baseline == "singular":
-            values = [pad_sequence(known[role], batch_first=True) for role in ("writer", through)]
-            null[through] = rotated_null(values[0], values[1], d_model, n_null, seed)
+            spectra = [pad_sequence(values, batch_first=True) for values in (written, read)]
+            null[through] = rotated_null(spectra[0], spectra[1], d_model, n_null, seed)
         else:
-            sizes = [[int(size) for size in known[role]] for role in ("writer", through)]
-            null[through] = gaussian_null(d_model, sizes[0], sizes[1], n_null, seed)
+            sizes = [[int(size) for size in role] for role in (written, read)]
+            null[through] = gaussian_null(sizes[0], sizes[1], d_model, n_null, seed)
     return null
 
 
+def _described(head: Factors, baseline: Baseline) -> Tensor:
+    """What chance depends on: a head's singular values, or only its size without padding."""
+    if baseline == "gaussian":
+        return head.leave.any(0).sum()
+    R_enter, R_leave = (torch.linalg.qr(side, mode="r").R for side in head)
+    return torch.linalg.svdvals(R_enter @ R_leave.mT)
+
+
 def _matching(
-    weights: EffectiveWeights,
-    scores: Float[np.ndarray, "writer reader"],
-    through: Input,
-    offset: int,
-) -> Float[np.ndarray, "writer reader"]:
-    found = np.full(scores.shape, np.nan)
-    if through == "V" and not can_match_values(weights):
-        return found
-    order = np.argsort(-scores, axis=None)[: min(N_MATCHED, np.isfinite(scores).sum())]
-    writers, readers = np.unravel_index(order, scores.shape)
-    heads = weights.heads
-    pairs = [Pair(heads[w], heads[r]) for w, r in zip(writers, readers, strict=True)]
-    found[writers, readers] = matching_scores(weights, pairs, through, offset=offset)
-    return found
+    weights: EffectiveWeights, scores: PerInput, offset: int, seed: int
+) -> tuple[PerInput, dict[Input, float]]:
+    shared, heads = Matching(weights), weights.heads
+    size = max(int(head.W_V.any(0).sum()) for _, head in weights.each_head())
+    found: PerInput = {}
+    spread = dict.fromkeys(INPUTS, float("nan"))
+    for through, score in scores.items():
+        found[through] = np.full(score.shape, np.nan)
+        if through == "V" and not can_match_values(weights):
+            continue
+        order = np.argsort(-score, axis=None)[: min(N_MATCHED, int(np.isfinite(score).sum()))]
+        cells = np.unravel_index(order, score.shape)
+        pairs = [Pair(heads[w], heads[r]) for w, r in zip(*cells, strict=True)]
+        found[through][cells] = shared.scores(pairs, through, offset)
+        spread[through] = float(shared.null(through, size, N_MATCHING_NULL, seed).std(ddof=1))
+    return found, spread

@@ -9,6 +9,7 @@ directions scatter more, which only the second knows.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,9 +29,9 @@ class Null(NamedTuple):
 
 
 def gaussian_null(
-    d_model: int, writer_sizes: Sequence[int], reader_sizes: Sequence[int], n_null: int, seed: int
+    writer_sizes: Sequence[int], reader_sizes: Sequence[int], d_model: int, n_null: int, seed: int
 ) -> Null:
-    """Scores of random Gaussian heads, drawn once for each pair of sizes."""
+    """Scores of random Gaussian heads, drawn once for each pair of sizes; NaN for heads of size 0."""
     shape = (len(writer_sizes), len(reader_sizes))
     mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
     for writer in set(writer_sizes) - {0}:
@@ -41,42 +42,46 @@ def gaussian_null(
     return Null(mean, std)
 
 
+@lru_cache(maxsize=16)
 def gaussian_scores(
     d_model: int, writer: int, reader: int, n_null: int, seed: int
 ) -> Float[np.ndarray, " draw"]:
     """Composition scores of `n_null` pairs of random heads of the given sizes."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = []
+    squares = []
     for start in range(0, n_null, _CHUNK):
         n = min(_CHUNK, n_null - start)
         W_V, W_O, enter, leave = (
             torch.randn(n, d_model, size, generator=generator)
             for size in (writer, writer, reader, reader)
         )
-        before = torch.linalg.qr(W_V, mode="r").R @ W_O.mT
-        after = enter @ torch.linalg.qr(leave, mode="r").R.mT
-        drawn.append(_size(before @ after) / (_size(before) * _size(after)))
-    return torch.cat(drawn).double().numpy()
+        # ‖V M L.T‖² for M = O.T E; likewise the norms of V O.T and E L.T.
+        gram_V, gram_leave, between = W_V.mT @ W_V, leave.mT @ leave, W_O.mT @ enter
+        product = (gram_V @ between @ gram_leave * between).sum((1, 2))
+        written = (gram_V * (W_O.mT @ W_O)).sum((1, 2))
+        read = (gram_leave * (enter.mT @ enter)).sum((1, 2))
+        squares.append(product / (written * read))
+    return torch.cat(squares).double().sqrt().numpy()
 
 
 def rotated_null(
-    writer_values: Float[Tensor, "writer rank"],
-    reader_values: Float[Tensor, "reader rank_read"],
+    written: Float[Tensor, "writer rank"],
+    read: Float[Tensor, "reader rank_read"],
     d_model: int,
     n_null: int,
     seed: int,
 ) -> Null:
-    """Scores of the heads with these singular values, turned at random; all pairs share the rotations."""
+    """Scores of heads with these singular values, turned at random; all pairs share the rotations."""
     generator = torch.Generator().manual_seed(seed)
     writers, readers = (
         values.double().cpu().square() / values.double().cpu().square().sum(1, keepdim=True)
-        for values in (writer_values, reader_values)
+        for values in (written, read)
     )
     total = torch.zeros(len(writers), len(readers), dtype=torch.float64)
     squares = torch.zeros_like(total)
     for _ in range(n_null):
         gaussian = torch.randn(d_model, writers.shape[1], generator=generator, dtype=torch.float64)
-        # Without the signs of R the columns of Q would not be uniformly distributed; squared they are.
+        # QR leaves the signs of the columns of Q uneven; squared, its entries are those of a random rotation.
         turn = torch.linalg.qr(gaussian).Q[: readers.shape[1]]
         square = writers @ turn.square().mT @ readers.mT
         squares += square
@@ -84,7 +89,3 @@ def rotated_null(
     mean = total / n_null
     std = ((squares - n_null * mean.square()) / (n_null - 1)).clamp(min=0).sqrt()
     return Null(mean.numpy(), std.numpy())
-
-
-def _size(matrix: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch"]:
-    return torch.linalg.matrix_norm(matrix)

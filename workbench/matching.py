@@ -15,7 +15,7 @@ As softmax ignores a constant, keys are taken relative to the mean key and outpu
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.copying import copying_score, vocabulary_core
 from workbench.errors import ConfigError, UnsupportedError
 from workbench.rotary import rotate
 from workbench.sites import Head
@@ -58,6 +59,67 @@ def factors(head: HeadWeights, through: Input, offset: int = 0) -> Factors:
     return Factors(query, head.W_K) if through == "Q" else Factors(head.W_K, query)
 
 
+class Matching:
+    """Scores pairs of one model, keeping what all of them share.
+
+    Args:
+        centre: take the mean key, or the mean output, away.
+    """
+
+    def __init__(self, weights: EffectiveWeights, *, centre: bool = True) -> None:
+        self._weights, self._centre = weights, centre
+
+    def scores(
+        self, pairs: Sequence[Pair | tuple[Head, Head]], through: Input, offset: int = 0
+    ) -> Float[np.ndarray, " pair"]:
+        """As `matching_scores`.
+
+        Raises:
+            ConfigError, SiteError, UnsupportedError: as `matching_scores`.
+        """
+        core = self._core(through)
+        needed = {head for pair in pairs for head in pair}
+        for head in needed - set(self._weights.heads):
+            self._weights.head(head)  # raises, and names the heads that there are
+        heads = {head: held for head, held in self._weights.each_head() if head in needed}
+        carried = {
+            writer: core @ heads[writer].W_V.double() for writer in {writer for writer, _ in pairs}
+        }
+        found = []
+        for writer, reader in pairs:
+            enter, leave = (side.double() for side in factors(heads[reader], through, offset))
+            small = (heads[writer].W_O.double() @ enter) @ (leave.mT @ carried[writer])
+            found.append(copying_score(torch.linalg.eigvals(small)))
+        return np.array(found, dtype=float)
+
+    def null(self, through: Input, size: int, n_null: int, seed: int) -> Float[np.ndarray, " draw"]:
+        """The same statistic of random pairs of heads with `size` dimensions.
+
+        Raises:
+            ConfigError, UnsupportedError: as `matching_scores`.
+        """
+        core, generator = self._core(through), torch.Generator().manual_seed(seed)
+        found = []
+        for _ in range(n_null):
+            leave, read = torch.randn(2, len(core), size, generator=generator, dtype=core.dtype)
+            between = torch.randn(size, size, generator=generator, dtype=core.dtype)
+            small = between.to(core) @ (leave.to(core).mT @ core @ read.to(core))
+            found.append(copying_score(torch.linalg.eigvals(small)))
+        return np.array(found, dtype=float)
+
+    def _core(self, through: Input) -> Float[Tensor, "d_model d_model"]:
+        check(self._weights, through)
+        return self._written if through == "V" else self._keys
+
+    @cached_property
+    def _keys(self) -> Float[Tensor, "d_model d_model"]:
+        return vocabulary_core(self._weights, "QK", centre=self._centre)
+
+    @cached_property
+    def _written(self) -> Float[Tensor, "d_model d_model"]:
+        return vocabulary_core(self._weights, "OV", centre=self._centre)
+
+
 def matching_scores(
     weights: EffectiveWeights,
     pairs: Sequence[Pair | tuple[Head, Head]],
@@ -78,23 +140,10 @@ def matching_scores(
         SiteError: no such head.
         UnsupportedError: values where the model does not write the tokens that it reads; norms after the sum.
     """
-    check(weights, through)
-    metric = _metric(weights, through, centre)
-    head = lru_cache(maxsize=64)(weights.head)
-    # Layer by layer, so that few layers are folded more than once.
-    order = sorted(range(len(pairs)), key=lambda i: (pairs[i][1], pairs[i][0]))
-    found = np.full(len(pairs), np.nan)
-    for index in order:
-        writer, reader = (head(one) for one in pairs[index])
-        enter, leave = factors(reader, through, offset)
-        small = (writer.W_O @ enter) @ (leave.mT @ metric @ writer.W_V)
-        values = torch.linalg.eigvals(small)
-        total = float(values.abs().sum())
-        found[index] = float(values.real.sum()) / total if total else np.nan
-    return found
+    return Matching(weights, centre=centre).scores(pairs, through, offset)
 
 
-def check(weights: EffectiveWeights, through: Input) -> None:
+def check(weights: EffectiveWeights, through: str) -> None:
     """Refuse what has no circuit between tokens.
 
     Raises:
@@ -102,7 +151,7 @@ def check(weights: EffectiveWeights, through: Input) -> None:
         UnsupportedError: as `matching_scores`.
     """
     if through not in INPUTS:
-        raise ConfigError(f"no input {through!r} of a head: there are Q, K and V")
+        raise ConfigError(f"no input {through!r:.40} of a head: there are Q, K and V")
     if weights.cfg.norm_position == "post":
         raise UnsupportedError(
             f"{weights.model_name} normalises after each sum, so what one head writes is rescaled and shifted, "
@@ -110,21 +159,11 @@ def check(weights: EffectiveWeights, through: Input) -> None:
         )
     if through == "V" and not can_match_values(weights):
         raise UnsupportedError(
-            f"{weights.model_name} reads {weights.cfg.d_vocab} tokens and writes {weights.W_U.shape[1]}: "
+            f"{weights.model_name} reads {weights.cfg.d_vocab} tokens and writes {weights.cfg.d_out}: "
             "values have no matching; ask for Q or K"
         )
 
 
 def can_match_values(weights: EffectiveWeights) -> bool:
     """Whether the tokens written are the tokens read."""
-    return len(weights.W_E) == weights.W_U.shape[1]
-
-
-def _metric(
-    weights: EffectiveWeights, through: Input, centre: bool
-) -> Float[Tensor, "d_model d_model"]:
-    read, written = weights.W_E, weights.W_U if through == "V" else weights.W_E.mT
-    product = written @ read
-    if centre:
-        product = product - len(read) * torch.outer(written.mean(1), read.mean(0))
-    return product
+    return int(weights.cfg.d_vocab) == int(weights.cfg.d_out)
