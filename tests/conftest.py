@@ -1,15 +1,19 @@
 """Shared by all tests: few threads, and small models whose numbers can be checked by hand."""
 
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
+from app.cli import main
 from workbench import load
 from workbench.models.config import TransformerConfig
 from workbench.models.protocol import Model
@@ -65,3 +69,28 @@ def attn_2l() -> Transformer:
 def smollm2() -> Model:
     """SmolLM2-135M: RMSNorm, rotary positions, grouped-query heads, gated MLPs."""
     return load("smollm2")
+
+
+class Done(NamedTuple):
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def workbench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Done]:
+    """Runs the command in this process: a process of its own would load torch anew each time."""
+
+    def run(*words: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["workbench", *map(str, words)])
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Done(int(stop.value.code or 0), *capsys.readouterr())
+
+    return run

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -15,27 +14,6 @@ from workbench.models.checkpoints import save_checkpoint
 from workbench.results import read_table
 
 COMMAND = [str(Path(sys.executable).parent / "workbench")]
-
-
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def workbench(monkeypatch, capsys, tmp_path):
-    """Runs the command in this process: a process of its own would load torch anew each time."""
-
-    def run(*words: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", ["workbench", *map(str, words)])
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return Done(int(stop.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
