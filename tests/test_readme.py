@@ -81,13 +81,14 @@ def _wait_for(url: str, server: subprocess.Popen) -> str:
     raise TimeoutError(url)
 
 
-def test_the_notebook_example_runs_in_a_kernel(tmp_path):
+def test_the_notebook_examples_run_in_a_kernel(tmp_path):
     nbformat = pytest.importorskip("nbformat")
     from nbclient import NotebookClient
 
-    (source,) = blocks("python")
-    assert len([line for line in source.splitlines() if line]) == 5
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source + "\nview")])
+    first, *others = blocks("python")
+    assert others
+    cells = [nbformat.v4.new_code_cell(source) for source in (first + "\nview", *others)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
     client = NotebookClient(
         notebook,
         timeout=120,
@@ -98,3 +99,6 @@ def test_the_notebook_example_runs_in_a_kernel(tmp_path):
     (output,) = notebook.cells[0].outputs
     assert "application/vnd.jupyter.widget-view+json" in output["data"]
     assert (tmp_path / "attention.html").stat().st_size > 10_000
+    (output,) = notebook.cells[-1].outputs
+    residual = float(output["data"]["text/plain"].rstrip(")").split(",")[-1])
+    assert abs(residual) < 1e-4
