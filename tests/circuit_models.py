@@ -2,6 +2,8 @@
 
 import torch
 
+from workbench.circuits import Circuit
+
 KINDS = {
     "no norm, learned positions, biases": {"order": "ss", "attn_bias": True},
     "LayerNorm, learned positions, biases": {"order": "sfsf", "norm": "LN", "attn_bias": True},
@@ -85,3 +87,20 @@ def dense_qk(model, head, offset=0, axes=("token", "token"), centre=True):
         q = attn._rotate(q[:, None, None].expand(-1, cfg.n_ctx, -1, -1))[:, offset, 0]
     dense = (q @ k.T).detach() / attn.head_sizes[head.head] ** 0.5
     return dense - dense.mean(1, keepdim=True) if centre else dense
+
+
+def plain(left, right, **fields):
+    """A circuit of given factors."""
+    given_fields = {
+        "label": "0.0",
+        "kind": "OV",
+        "row_kind": "token",
+        "column_kind": "token",
+        "row_axis": "source",
+        "column_axis": "out",
+        "unit": "logits",
+        "offset": None,
+        "is_centred": False,
+        "model_name": "m",
+    }
+    return Circuit(left=left, right=right, **(given_fields | fields))

@@ -10,9 +10,17 @@ from scipy.optimize import linear_sum_assignment
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.circuit_models import KINDS, NORM_FREE, dense_ov, dense_qk, own_scales, randomised
+from tests.circuit_models import (
+    KINDS,
+    NORM_FREE,
+    dense_ov,
+    dense_qk,
+    own_scales,
+    plain,
+    randomised,
+)
 from tests.models.tiny import tiny_hf
-from workbench.circuits import Circuit, ov_circuit, qk_circuit, summed
+from workbench.circuits import ov_circuit, qk_circuit, summed
 from workbench.errors import ConfigError, PromptError, SiteError, UnsupportedError
 from workbench.models.bridge import BridgeModel
 from workbench.models.families import bridge_config
@@ -25,23 +33,6 @@ TOKENS = torch.tensor([[3, 7, 7, 2, 11, 3, 7, 0, 5, 17]])
 def public(name):
     hf = tiny_hf(name)
     return BridgeModel(hf, bridge_config(hf.config), None, name=name)
-
-
-def plain(left, right, **fields):
-    """A circuit of given factors."""
-    given_fields = {
-        "label": "0.0",
-        "kind": "OV",
-        "row_kind": "token",
-        "column_kind": "token",
-        "row_axis": "source",
-        "column_axis": "out",
-        "unit": "logits",
-        "offset": None,
-        "is_centred": False,
-        "model_name": "m",
-    }
-    return Circuit(left=left, right=right, **(given_fields | fields))
 
 
 def assert_same_set(found, expected, atol=1e-8):
@@ -226,7 +217,7 @@ def test_attn_2l_equals_a_dense_computation(attn_2l):
         assert_close(circuit.singular(10).values, singular, atol=1e-9, rtol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(n=st.integers(1, 12), rank=st.integers(1, 6), seed=st.integers(0, 9999), zero=st.booleans())
 def test_eigenvalues_are_those_of_the_dense_matrix(n, rank, seed, zero):
     generator = torch.Generator().manual_seed(seed)
@@ -279,6 +270,20 @@ def test_singular_directions_are_spelled_in_tokens(build):
     assert signs[1, "source"] == 1 and signs[1, "out"] == -1
     assert table.groupby("direction")["value"].first().tolist() == [3.0, 2.0]
     assert set(plain(left, right).singular(1).table(top=18)["text"]) == set(map(str, range(18)))
+
+
+@pytest.mark.parametrize("by", ["largest", "smallest", "size"])
+def test_top_entries_are_those_of_the_dense_matrix(attn_2l, by):
+    circuit = ov_circuit(effective_weights(attn_2l, dtype="float64"), Head(1, 1))
+    every = range(1024)
+    dense = circuit.block(every, every)
+    ranked = {"largest": dense, "smallest": -dense, "size": dense.abs()}[by].flatten().topk(50)
+    told = []
+    found = circuit.top(50, by, progress=lambda *counts: told.append(counts))
+    assert told[-1][0] == told[-1][1] > 0
+    assert_close(torch.tensor(found.values), dense.flatten()[ranked.indices], atol=1e-9, rtol=1e-9)
+    assert found.rows.tolist() == (ranked.indices // 1024).tolist()
+    assert found.columns.tolist() == (ranked.indices % 1024).tolist()
 
 
 def test_a_sum_of_circuits_is_the_sum_of_their_matrices(build):

@@ -6,8 +6,9 @@
 it the diagonal test, which needs no algebra: how often a token is among the largest k of its own row.
 
 Null: heads of random Gaussian factors of the same shape between the real embedding and unembedding. Their score
-scatters around zero, by 1.4 to 1.8 over d_head where embeddings are random too; by more where few directions of
-the embeddings dominate, which is why it is measured.
+scatters around zero. Where embeddings are random too the spread is about 1.5 / d_head (a trace of deviation √d
+over d eigenvalues of mean size ⅔ √d), growing as d_head comes near d_model; where few directions of the
+embeddings dominate it is wider. So it is measured.
 
 All heads share the vocabulary product C = (W_U − mean)ᵀ E, formed once: λ are those of `W_O C W_V`, which is
 d_head wide.
@@ -171,7 +172,7 @@ def in_own_top(
 
 def diagonal_test(
     circuit: Circuit, tokens: Int[Tensor, " token"], top: int = TOP
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     """Share of tokens in the top of their own row: diagonal_top, low, high, chance, top, n_tokens.
 
     The 95 % interval (Wilson) is over the draw of tokens; with all of them there is nothing to guess.
@@ -278,7 +279,7 @@ def _width(left: Tensor, right: Tensor) -> int:
     return max(1, int((left.any(0) & right.any(0)).sum()))
 
 
-def _against(score: float, null: Float[np.ndarray, " draw"]) -> dict[str, float]:
+def _against(score: float, null: Float[np.ndarray, " draw"]) -> dict[str, float | int]:
     mean, std = float(null.mean()), float(null.std(ddof=1))
     return {
         "null_mean": mean,

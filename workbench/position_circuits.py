@@ -46,6 +46,7 @@ from workbench.sites import Head
 from workbench.weights import EffectiveWeights, HeadWeights
 
 DEFAULT_REACH = 64
+Row = dict[str, float | int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +131,7 @@ def _token_moments(weights: EffectiveWeights, head: HeadWeights) -> _Tokens:
 
 def _rotary_rows(
     weights: EffectiveWeights, head: HeadWeights, tokens: _Tokens, offsets: Sequence[int]
-) -> list[dict[str, float]]:
+) -> list[Row]:
     assert head.rates is not None
     rows = []
     for offset in offsets:
@@ -146,7 +147,7 @@ def _rotary_rows(
 
 def _table_rows(
     weights: EffectiveWeights, head: HeadWeights, tokens: _Tokens, offsets: Sequence[int]
-) -> list[dict[str, float]]:
+) -> list[Row]:
     q = queries(weights, head, "position").double() + tokens.mean_q
     k = keys(weights, head, "position").double() / head.scale
     n_pos = len(k)
@@ -160,9 +161,7 @@ def _table_rows(
     return rows
 
 
-def _parts(
-    tokens: _Tokens, q: Float[Tensor, "pos d_head"], k: Float[Tensor, "pos d_head"]
-) -> dict[str, float]:
+def _parts(tokens: _Tokens, q: Float[Tensor, "pos d_head"], k: Float[Tensor, "pos d_head"]) -> Row:
     """One row, from what is content-free on each side at every query position."""
     content_free = (q * k).sum(-1)
     query_variance = ((k @ tokens.cov_q) * k).sum(-1).mean()
