@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State, dcc, html
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html
 
 from app import controls
 from app.analyses import Answer, Compute, Question
@@ -22,7 +22,7 @@ from workbench.errors import WorkbenchError
 from workbench.models import ModelInfo
 
 STATE, KNOWN, SINK, PANELS = "page-state", "page-known", "page-sink", "panels"
-WAIT_SECONDS = 0.8
+WAIT_SECONDS = 0.5
 Controls = Callable[[Session, ModelInfo, PageState], Sequence[Any]]
 
 
@@ -40,6 +40,7 @@ class Panel:
         draws: further fields that change the drawing only.
         analysis: panels of one analysis share its answer; they must agree in `uses` and `compute`.
         needs: state → "" or what must be chosen first.
+        asks: state → further arguments, where the answer depends on less than a whole field.
     """
 
     name: str
@@ -52,10 +53,11 @@ class Panel:
     draws: tuple[str, ...] = ()
     analysis: str = ""
     needs: Callable[[PageState], str] = field(default=lambda state: "")
+    asks: Callable[[PageState], dict[str, Any]] = field(default=lambda state: {})
 
     def question(self, state: PageState) -> Question:
         """What this panel asks of a state."""
-        arguments = {name: state[name] for name in self.uses}
+        arguments = {name: state[name] for name in self.uses} | self.asks(state)
         return Question(self.analysis or self.name, state["model"], state["step"], arguments)
 
     @property
@@ -162,7 +164,8 @@ def _register_panel(app: Dash, session: Session, fields: Sequence[Field], panel:
             return frame.hint(hint)
         if drawn == wanted:
             return frame.unchanged()
-        answer = session.analyses.ask(panel.question(state), panel.compute, wait=WAIT_SECONDS)
+        wait = 0.0 if ctx.triggered_id == frame.tick else WAIT_SECONDS
+        answer = session.analyses.ask(panel.question(state), panel.compute, wait=wait)
         return _shown(panel, state, answer, wanted)
 
     @app.callback(

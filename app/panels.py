@@ -8,7 +8,7 @@ from dash import Output, dcc, html, no_update
 from app.analyses import Answer
 from app.components import aria, attributes
 
-TICK_MS = 400
+TICK_MS = 450
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class PanelFrame:
         return html.Section(
             [
                 dcc.Store(id=self.drawn),
-                dcc.Interval(id=self.tick, interval=TICK_MS, disabled=True),
+                # One tick, then the next only after its answer: Dash drops the answer to a call that was
+                # followed by another, so a clock that does not wait would starve a slow page.
+                dcc.Interval(id=self.tick, interval=TICK_MS, max_intervals=1, disabled=True),
                 html.Header(
                     [
                         html.H2(self.title, id=f"{self.name}-title"),
@@ -84,6 +86,7 @@ class PanelFrame:
             Output(f"{name}-message", "children"),
             Output(f"{name}-bar", "value"),
             Output(self.tick, "disabled"),
+            Output(self.tick, "n_intervals"),
             Output(self.retry, "hidden"),
             Output(self.drawn, "data"),
             Output(f"{name}-actions", "children"),
@@ -95,27 +98,27 @@ class PanelFrame:
         # Without a value the browser's bar moves to and fro: how much is left is not known.
         value = None if answer.fraction is None else f"{answer.fraction:.3f}"
         old = (no_update, "panel-body stale")
-        return (*old, None, False, message, value, False, True, no_update, no_update)
+        return (*old, None, False, message, value, False, 0, True, no_update, no_update)
 
     def stopped(self, said: Any, *, can_retry: bool = True) -> tuple[Any, ...]:
         """Something is said in place of the content, which stays dimmed where there was one."""
         old = (no_update, "panel-body stale")
-        return (*old, said, True, "", None, True, not can_retry, None, None)
+        return (*old, said, True, "", None, True, 0, not can_retry, None, None)
 
     def hint(self, said: str) -> tuple[Any, ...]:
         """Nothing is shown, and why."""
         empty = (html.Div(said, className="hint"), "panel-body")
-        return (*empty, None, True, "", None, True, True, None, None)
+        return (*empty, None, True, "", None, True, 0, True, None, None)
 
     def unchanged(self) -> tuple[Any, ...]:
         """What is drawn is what is wanted (again)."""
-        return (no_update, "panel-body", None, True, "", None, True, True, no_update, no_update)
+        return (no_update, "panel-body", None, True, "", None, True, 0, True, no_update, no_update)
 
     def done(self, content: Any, wanted: str, answer: Answer, code: str) -> tuple[Any, ...]:
         """The answer, drawn."""
         assert answer.kept is not None
         actions = panel_actions(self.title, answer, code)
-        return (content, "panel-body", None, True, "", None, True, True, wanted, actions)
+        return (content, "panel-body", None, True, "", None, True, 0, True, wanted, actions)
 
     def _working(self) -> html.Div:
         return html.Div(

@@ -6,7 +6,7 @@ viewer reads the numbers themselves by key. The address bar follows the request 
 
 from typing import Any
 
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State, no_update, set_props
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, no_update, set_props
 
 from app.components import alert, notes
 from app.pages import attention_layout as parts
@@ -164,7 +164,9 @@ def _register_show(app: Dash, session: Session) -> None:
         view, complaints = read_view(request, View())
         if complaints:
             return _failed(shown, view, alert("; ".join(complaints)))
-        status = session.request(view, wait=WAIT_SECONDS)
+        # Dash drops the answer to a call that another follows, so a tick must not outlast the clock.
+        wait = 0.0 if ctx.triggered_id == TICK else WAIT_SECONDS
+        status = session.request(view, wait=wait)
         if status.error:
             return _failed(shown, view, _example_instead(session, view, shown, status))
         if status.shown is None:
