@@ -26,7 +26,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, UnsupportedError
 from workbench.rotary import rotate
 from workbench.scoring import Progress
 from workbench.weights import EffectiveWeights, HeadWeights
@@ -82,10 +82,13 @@ def qk_geometry(
 
     Raises:
         ConfigError: fewer than two random circuits.
+        UnsupportedError: a model without heads.
     """
     if n_null < 2:
         raise ConfigError(f"a chance level needs 2 draws or more, not {n_null}")
     n_heads, rows = len(weights.heads), []
+    if not n_heads:
+        raise UnsupportedError(f"{weights.model_name} has no attention, so no heads to measure")
     chance: dict[int, Float[np.ndarray, "draw measure"]] = {}
     for done, (head, held) in enumerate(weights.each_head(), start=1):
         for circuit in CIRCUITS:
