@@ -17,6 +17,11 @@
       return at ? at.x : none();
     },
 
+    // A clock that ticked waits for its answer.
+    hold(ticks) {
+      return ticks ? true : none();
+    },
+
     // Drawn only for models whose scores depend on the offset.
     offsets(mark) {
       return !mark;
@@ -24,7 +29,11 @@
   };
 
   // What a pair needs: reader, writer, input, and the two layers that are shown larger.
-  const pair = (reader, writer, through) => [reader, writer, through, none()];
+  function pair(reader, writer, through) {
+    const panel = document.getElementById("composition-pair");
+    if (panel) panel.scrollIntoView({ block: "nearest" });
+    return [reader, writer, through, none()];
+  }
 
   window.dash_clientside.composition = {
     // A cell of a matrix: a pair of heads, or of layers whose heads are then shown.

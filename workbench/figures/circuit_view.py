@@ -35,7 +35,7 @@ def eigenvalue_plane(
     unit: str,
     radius: Literal["log", "linear"] = "log",
 ) -> go.Figure:
-    """Eigenvalues in the complex plane: right of the centre copies, left of it avoids, above and below turns.
+    """Eigenvalues in the complex plane: right of the centre tokens raise themselves, left of it lower.
 
     Args:
         null: eigenvalues of random circuits, drawn as a grey cloud behind.
@@ -51,8 +51,8 @@ def eigenvalue_plane(
             | {"name": "random circuits", "marker": {"color": NULL, "size": 4, "opacity": 0.28}}
         )
     for name, chosen, colour in (
-        ("copies, Re λ > 0", values.real > 0, POSITIVE),
-        ("avoids, Re λ ≤ 0", values.real <= 0, NEGATIVE),
+        ("Re λ > 0", values.real > 0, POSITIVE),
+        ("Re λ ≤ 0", values.real <= 0, NEGATIVE),
     ):
         marker = {"color": colour, "size": 8, "line": {"color": "white", "width": 0.7}}
         figure.add_trace(

@@ -16,10 +16,12 @@ from plotly.subplots import make_subplots
 from workbench.figures.theme import (
     CATEGORICAL,
     DIVERGING,
+    SEQUENTIAL,
     TEMPLATE,
     plotly_scale,
     symmetric_limit,
 )
+from workbench.figures.tokens import figure_text
 
 COLOURS = {"Q": CATEGORICAL[0], "K": CATEGORICAL[5], "V": CATEGORICAL[2]}
 BENDS = {"Q": -1.0, "K": 1.0, "V": 0.35}
@@ -35,9 +37,9 @@ def composition_maps(
     title: str,
     unit: str,
     axis: str = "head",
-    limit: float | None = None,
+    white: float = 0.0,
 ) -> go.Figure:
-    """A heat map for each input that is read through, on one scale: white is chance, NaN is left blank.
+    """A heat map for each input that is read through, on one scale; NaN is left blank.
 
     Rows and columns without a number, as the last layer's among the writers, are left out.
 
@@ -45,12 +47,12 @@ def composition_maps(
         scores: by input, "Q", "K" or "V".
         labels: of the rows, and of the columns.
         axis: what a row and a column are, a head or a layer.
-        limit: the score with the darkest colour; default the largest.
+        white: the score at chance, which is white.
     """
     stacked = np.stack(list(scores.values()))
     rows = np.flatnonzero(np.isfinite(stacked).any(axis=(0, 2)))
     columns = np.flatnonzero(np.isfinite(stacked).any(axis=(0, 1)))
-    limit, unit = limit or symmetric_limit(stacked), html.escape(unit)
+    limit, unit = symmetric_limit(stacked - white), html.escape(unit)
     figure = make_subplots(
         cols=len(scores),
         subplot_titles=[f"{through}-composition" for through in scores],
@@ -75,10 +77,12 @@ def composition_maps(
     figure.update_xaxes(title_text=f"reader ({axis})", **plain)
     figure.update_yaxes(autorange="reversed", **plain)
     figure.update_yaxes(title_text=f"writer ({axis})", col=1)
-    scale = {"cmin": -limit, "cmax": limit, "colorscale": plotly_scale(DIVERGING)}
-    scale["colorbar"] = {"title": {"text": unit, "side": "top"}, "thickness": 14}
-    return figure.update_layout(
-        template=TEMPLATE, title_text=html.escape(title), margin={"t": 84}, coloraxis=scale
+    figure.update_layout(template=TEMPLATE, title_text=html.escape(title), margin={"t": 84})
+    return figure.update_coloraxes(
+        cmin=white - limit,
+        cmax=white + limit,
+        colorscale=plotly_scale(DIVERGING),
+        colorbar={"title": {"text": unit, "side": "top"}, "thickness": 14},
     )
 
 
@@ -119,6 +123,28 @@ def head_graph(
     figure.update_yaxes(title_text="layer", range=[-0.4, n_layers - 0.6], dtick=1, **plain)
     height = 130 + (170 if len(heads) <= MANY else 30) * n_layers
     return figure.update_layout(hovermode="closest", hoverdistance=14, height=min(1000, height))
+
+
+def pattern_map(
+    pattern: Float[np.ndarray, "query key"], tokens: Sequence[str], *, title: str
+) -> go.Figure:
+    """Attention from each query to each key, white for none; the scale ends at the largest."""
+    names = [figure_text(token, 12) for token in tokens]
+    places = [f"{place}·{name}" for place, name in enumerate(names)]
+    cells = go.Heatmap(
+        z=np.asarray(pattern, np.float32),
+        x=places,
+        y=places,
+        zmin=0,
+        colorscale=plotly_scale(SEQUENTIAL),
+        colorbar={"title": {"text": "attention", "side": "top"}, "thickness": 14},
+        hovertemplate="query %{y}<br>key %{x}<br>%{z:.3f}<extra></extra>",
+    )
+    figure = go.Figure(cells, layout={"template": TEMPLATE, "title": {"text": html.escape(title)}})
+    plain = {"type": "category", "showgrid": False, "zeroline": False}
+    figure.update_xaxes(title_text="key", tickangle=-45, **plain)
+    figure.update_yaxes(title_text="query", autorange="reversed", **plain)
+    return figure.update_layout(height=170 + 15 * min(len(tokens), 40))
 
 
 def _add_lines(figure: go.Figure, rows: pd.DataFrame, through: str, line: dict[str, Any]) -> None:
