@@ -109,7 +109,8 @@ class _Bounds:
     """Of every source, the largest entry among the columns visited, and what no other exceeds."""
 
     def __init__(self, side: Side) -> None:
-        left, values, right = singular_directions(side.rows, side.columns, side.rows.shape[1])
+        rank = min(*side.rows.shape, len(side.columns))
+        left, values, right = singular_directions(side.rows, side.columns, rank)
         root = values.sqrt()
         self.rows, columns = left.T * root, right.T * root
         norms, order = columns.norm(dim=1).sort(descending=True)
