@@ -264,9 +264,7 @@ def _matching(
     weights: EffectiveWeights, scores: PerInput, offset: int, seed: int
 ) -> tuple[PerInput, dict[Input, float]]:
     shared, heads = Matching(weights), weights.heads
-    size = max(int(head.W_V.any(0).sum()) for _, head in weights.each_head())
     found: PerInput = {}
-    spread = dict.fromkeys(INPUTS, float("nan"))
     for through, score in scores.items():
         found[through] = np.full(score.shape, np.nan)
         if through == "V" and not can_match_values(weights):
@@ -275,5 +273,10 @@ def _matching(
         cells = np.unravel_index(order, score.shape)
         pairs = [Pair(heads[w], heads[r]) for w, r in zip(*cells, strict=True)]
         found[through][cells] = shared.scores(pairs, through, offset)
-        spread[through] = float(shared.null(through, size, N_MATCHING_NULL, seed).std(ddof=1))
-    return found, spread
+    size = max(int(head.W_V.any(0).sum()) for _, head in weights.each_head())
+    # Queries and keys read the same tokens, so random heads scatter alike through both.
+    of_keys = float(shared.null("K", size, N_MATCHING_NULL, seed).std(ddof=1))
+    of_values = float("nan")
+    if can_match_values(weights):
+        of_values = float(shared.null("V", size, N_MATCHING_NULL, seed).std(ddof=1))
+    return found, {"Q": of_keys, "K": of_keys, "V": of_values}
