@@ -7,12 +7,14 @@ cancelled. Downloads are made from answers by key, never from what a visitor wro
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pandas as pd
@@ -23,7 +25,7 @@ from app.jobs import Cancelled, Jobs, Progress, Report
 from workbench.errors import WorkbenchError
 from workbench.models.protocol import Model
 
-Compute = Callable[[Model, Mapping[str, Any], Progress], Any]
+Compute = Callable[[Model, Mapping[str, Any], "Desk"], Any]
 ModelAt = Callable[[str, int | None, Report], Model]
 # A page that waits asks several times a second; in a hidden tab browsers let it ask once a minute.
 PATIENCE_SECONDS = 150.0
@@ -97,6 +99,18 @@ class Answer:
         return self.kept is None and not self.error and not self.is_cancelled
 
 
+class Desk(Progress):
+    """What a computation reports through, and where it may ask for another answer that it builds on.
+
+    Args:
+        find: gives the answer to a question about the same model, computed here if it is not kept.
+    """
+
+    def __init__(self, progress: Progress, find: Callable[[str, Mapping[str, Any], Compute], Any]):
+        super().__init__(progress.job)
+        self.other = find
+
+
 class Analyses:
     """Answers of one running dashboard, shared by all its visitors and bounded in memory.
 
@@ -112,6 +126,8 @@ class Analyses:
         self._model_at = model_at
         self._kept: ByteCache[Kept] = ByteCache(limit, lambda kept: kept.nbytes)
         self._jobs = Jobs("analysis", workers=WORKERS, waiting=32, patience=patience)
+        self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self._guard = threading.Lock()
 
     def ask(self, question: Question, compute: Compute, *, wait: float = 0.0) -> Answer:
         """The answer if it is kept; else starts or joins its computation and waits so many seconds for it."""
@@ -152,11 +168,29 @@ class Analyses:
         report(f"Loading {question.model}")
         model = self._model_at(question.model, question.step, report)
         report("Computing")
-        began = time.perf_counter()
-        result = compute(model, question.arguments, report)
-        kept = Kept(question, result, time.perf_counter() - began)
-        self._kept.put(question.key, kept)
-        return kept
+        return self._answer(question, model, compute, report)
+
+    def _answer(self, question: Question, model: Model, compute: Compute, report: Progress) -> Kept:
+        """Compute in this thread, unless another has the answer or is about to have it."""
+
+        def other(name: str, arguments: Mapping[str, Any], compute: Compute) -> Any:
+            asked = replace(question, name=name, arguments=arguments)
+            return self._answer(asked, model, compute, report).result
+
+        with self._guard:
+            lock = self._locks.setdefault(question.key, threading.Lock())
+        while not lock.acquire(timeout=0.2):
+            report("Waiting for another computation")
+        try:
+            if (kept := self._kept.get(question.key)) is not None:
+                return kept
+            began = time.perf_counter()
+            result = compute(model, question.arguments, Desk(report, other))
+            kept = Kept(question, result, time.perf_counter() - began)
+            self._kept.put(question.key, kept)
+            return kept
+        finally:
+            lock.release()
 
 
 def result_bytes(value: Any) -> int:

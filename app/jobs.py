@@ -57,7 +57,7 @@ class Progress:
     """What a job reports through; every report is a place where it may be stopped."""
 
     def __init__(self, job: Job) -> None:
-        self._job = job
+        self.job = job
 
     def __call__(self, message: str, fraction: float | None = None) -> None:
         """Say what happens now, and how much of the whole is done.
@@ -65,9 +65,9 @@ class Progress:
         Raises:
             Cancelled: nobody wants the result any more.
         """
-        if self._job.is_unwanted:
+        if self.job.is_unwanted:
             raise Cancelled
-        self._job.message, self._job.fraction = message, fraction
+        self.job.message, self.job.fraction = message, fraction
 
     def counting(self, message: str) -> Callable[[int, int], None]:
         """The same as a function of (done, in all), as the library's analyses take it."""

@@ -212,3 +212,42 @@ def test_the_bytes_of_a_result_are_those_of_its_arrays():
     zeros = np.zeros((10, 100), np.float32)
     result = Result(zeros, (torch.zeros(1000),), pd.DataFrame({"x": zeros[0]}), {"a": "b"})
     assert 8400 <= result_bytes(result) < 9200
+
+
+def test_an_answer_may_build_on_another_which_is_computed_once(analyses):
+    calls = []
+
+    def base(model, asked, report):
+        calls.append(asked["x"])
+        time.sleep(0.1)
+        return asked["x"] * 10
+
+    def sum_of(model, asked, report):
+        return report.other("base", {"x": 2}, base) + asked["k"]
+
+    both = [Question("sum", "tiny", None, {"k": k}) for k in (1, 2)]
+    for question in both:
+        analyses.ask(question, sum_of)
+    results = [settled(analyses, question, sum_of).kept.result for question in both]
+    direct = settled(analyses, Question("base", "tiny", None, {"x": 2}), base)
+    assert (results, direct.kept.result, calls) == ([21, 22], 20, [2])
+
+
+def test_who_waits_for_anothers_answer_can_be_cancelled_and_an_error_reaches_everyone(analyses):
+    go = threading.Event()
+
+    def base(model, asked, report):
+        go.wait(10)
+        raise UnsupportedError("no base")
+
+    def over(model, asked, report):
+        return report.other("base", {}, base)
+
+    base_question = Question("base", "tiny")
+    analyses.ask(base_question, base, wait=0.1)
+    analyses.ask(ASK, over, wait=0.1)
+    assert analyses.cancel(ASK.key)
+    assert settled(analyses, Question("test", "tiny", 5), lambda *_: 1).kept.result == 1
+    go.set()
+    assert settled(analyses, base_question, base).error == "no base"
+    assert settled(analyses, ASK, over).error == "no base"
