@@ -61,15 +61,17 @@ def text(name: str, default: Any = "", *, limit: int = 200, lasts: Lasts = "alwa
     return Field(name, parse, default, lasts)
 
 
-def choice(name: str, options: Sequence[str], *, is_place: bool = False) -> Field:
-    """One of some words; the first is the default."""
+def choice(
+    name: str, options: Sequence[str], *, default: str | None = None, is_place: bool = False
+) -> Field:
+    """One of some words; the first is the default unless another is given."""
 
     def parse(given: Any) -> str:
         if given not in options:
             raise ConfigError(f"no {name} {_quoted(given)}: there are {', '.join(options)}")
         return str(given)
 
-    return Field(name, parse, options[0], is_place=is_place)
+    return Field(name, parse, default or options[0], is_place=is_place)
 
 
 def whole(

@@ -12,6 +12,7 @@ from workbench.figures.tokens import visible
 
 ROW_HEIGHT = 30
 MAX_ROWS = 20_000
+WHOLE_ROWS, SEEN_ROWS = 24, 12
 
 
 def data_table(
@@ -41,7 +42,9 @@ def data_table(
         | ({"cellClass": "token-cell"} if name in tokens else {})
         for name in shown.columns
     ]
-    height = min(len(rows), 12) * ROW_HEIGHT + 46
+    # A card is seen whole; in a long list one scrolls.
+    n_seen = len(rows) if len(rows) <= WHOLE_ROWS else SEEN_ROWS
+    pixels = n_seen * ROW_HEIGHT + 54
     options: dict[str, Any] = {} if id is None else {"id": id}
     grid = dag.AgGrid(
         **options,
@@ -60,7 +63,7 @@ def data_table(
             "suppressFieldDotNotation": True,
             "animateRows": False,
         },
-        style={"height": f"{height}px", "width": "100%"},
+        style={"height": f"{pixels}px", "width": "100%"},
         className="data-table",
     )
     return html.Div(grid, role="region", **aria(label))
