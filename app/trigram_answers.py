@@ -26,9 +26,10 @@ class Trigrams:
 
     def table(self) -> pd.DataFrame:
         """As of both, with `kind`: "listed" or "implied"."""
-        frames = [self.listed.table().assign(kind="listed")]
-        if len(self.implied):
-            frames.append(self.implied.table().assign(kind="implied"))
+        frames = [
+            self.listed.table().assign(kind="listed"),
+            self.implied.table().assign(kind="implied"),
+        ]
         return pd.concat(frames, ignore_index=True)
 
 

@@ -22,6 +22,7 @@ from app.page import Page, Panel
 from app.pages.circuits import EARLIER, MAX_OFFSET
 from app.session import Session
 from app.views import composition as views
+from app.views import composition_code as code
 from workbench.errors import ConfigError
 from workbench.models import ModelInfo
 
@@ -52,7 +53,7 @@ PANELS = (
         "keys or values. White is what random heads of the same shapes score.",
         draws=("value", "zoom"),
         draw=views.maps,
-        code=views.maps_code,
+        code=code.maps_code,
         uses=("offset", "baseline"),
         compute=answers.composition,
         analysis="composition",
@@ -64,7 +65,7 @@ PANELS = (
         "the reader's circuit, taken through the writer, prefers every token's own copy.",
         draws=("head", "earlier", "through"),
         draw=views.chosen_pair,
-        code=views.composition_code,
+        code=code.pair_code,
         needs=views.no_pair,
         uses=("offset", "baseline"),
         compute=answers.composition,
@@ -77,7 +78,7 @@ PANELS = (
         "at its middle chooses the pair.",
         draws=("inputs", "threshold"),
         draw=views.pair_graph,
-        code=views.composition_code,
+        code=code.graph_code,
         uses=("offset", "baseline"),
         compute=answers.composition,
         analysis="composition",
@@ -89,7 +90,7 @@ PANELS = (
         "near 1, that it is the token. Matching is measured for the 300 highest scores of each input.",
         draws=("inputs", "value"),
         draw=views.pairs,
-        code=views.composition_code,
+        code=code.pairs_code,
         uses=("offset", "baseline"),
         compute=answers.composition,
         analysis="composition",
@@ -102,7 +103,7 @@ PANELS = (
         uses=("head", "earlier", "prompt"),
         compute=answers.pattern,
         draw=views.pattern,
-        code=views.pattern_code,
+        code=code.pattern_code,
         needs=views.no_pair,
     ),
 )

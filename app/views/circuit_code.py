@@ -79,7 +79,7 @@ def copying(state: PageState) -> str:
             "",
             f"weights = effective_weights({load_code(state)})",
             f"scores = copying_scores(weights, kind={state['circuit']!r}, n_null=100, n_tokens=0)",
-            "table = scores.table()",
+            "scores.table()",
         ]
     )
 
@@ -94,7 +94,7 @@ def geometry(state: PageState) -> str:
             "from workbench.weights import effective_weights",
             "",
             f"weights = effective_weights({load_code(state)})",
-            f"table = qk_geometry(weights, {offset}n_null=100).table()",
+            f"qk_geometry(weights, {offset}n_null=100).table()",
         ]
     )
 
@@ -102,17 +102,17 @@ def geometry(state: PageState) -> str:
 def offsets(state: PageState) -> str:
     """The scores at each distance."""
     lines = _start(state, "from workbench.position_circuits import score_by_offset")
-    return "\n".join([*lines, "table = score_by_offset(weights, head).table()"])
+    return "\n".join([*lines, "score_by_offset(weights, head).table()"])
 
 
 def entries(state: PageState) -> str:
     """The extreme entries."""
     lines = _circuit(state, "from workbench.vocabulary import token_texts")
     lines += [
-        f"found = circuit.top({state['k']}, by={state['by']!r})",
-        "rows = token_texts(model, found.rows.tolist())",
-        "columns = token_texts(model, found.columns.tolist())",
-        "table = list(zip(rows, columns, found.values.tolist()))",
+        f"table = circuit.top({state['k']}, by={state['by']!r}).table()",
+        "table[circuit.row_axis] = token_texts(model, table['row'].tolist())",
+        "table[circuit.column_axis] = token_texts(model, table['column'].tolist())",
+        "table",
     ]
     return "\n".join(lines)
 
@@ -125,7 +125,7 @@ def _token(text: str) -> str:
 
 def line(state: PageState) -> str:
     """A token's row or column."""
-    needed = ["from workbench.vocabulary import token_texts"]
+    needed = ["import pandas as pd", "from workbench.vocabulary import token_texts"]
     find = f"token = int(model.to_tokens({state['prompt']!r})[0, -1])"
     if state["token"]:
         needed.append("from workbench.named_tokens import find_tokens")
@@ -134,8 +134,8 @@ def line(state: PageState) -> str:
     lines += [
         find,
         f"values = circuit.{state['side']}(token)",
-        "largest = values.topk(40)",
-        "table = list(zip(token_texts(model, largest.indices.tolist()), largest.values.tolist()))",
+        "ids = values.argsort(descending=True)[:40].tolist()",
+        "pd.DataFrame({'token': token_texts(model, ids), 'value': values[ids].tolist()})",
     ]
     return "\n".join(lines)
 
@@ -159,13 +159,15 @@ def block(state: PageState) -> str:
 def directions(state: PageState) -> str:
     """The singular directions."""
     lines = _circuit(state)
-    return "\n".join([*lines, "table = circuit.singular(12).table(model, top=8)"])
+    return "\n".join([*lines, "circuit.singular(min(12, circuit.rank)).table(model, top=8)"])
 
 
 def trigrams(state: PageState) -> str:
     """The ranked skip-trigrams and what they imply."""
-    lines = _trigrams(state, "from workbench.skip_trigrams import bugs, skip_trigrams")
-    return "\n".join([*lines, "table, implied = found.table(), bugs(found).table()"])
+    lines = _trigrams(
+        state, "import pandas as pd", "from workbench.skip_trigrams import bugs, skip_trigrams"
+    )
+    return "\n".join([*lines, "pd.concat([found.table(), bugs(found).table()], ignore_index=True)"])
 
 
 def counted(state: PageState) -> str:
@@ -176,9 +178,7 @@ def counted(state: PageState) -> str:
         "from workbench.trigram_counts import occurrences",
     )
     n_measured = 0 if state["earlier"] else 8
-    return "\n".join(
-        [*lines, f"table = occurrences(model, found, n_measured={n_measured}).table()"]
-    )
+    return "\n".join([*lines, f"occurrences(model, found, n_measured={n_measured}).table()"])
 
 
 def _trigrams(state: PageState, *imports: str) -> list[str]:

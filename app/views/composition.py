@@ -10,7 +10,6 @@ from app.components import graph, page_link
 from app.composition_answers import Pattern
 from app.fields import PageState
 from app.tables import data_table
-from app.views.circuit_code import head_code, load_code
 from app.views.circuits import facts
 from workbench.composition import CompositionScores
 from workbench.figures.composition_view import composition_maps, head_graph, pattern_map
@@ -199,50 +198,3 @@ def no_pair(state: PageState) -> str:
     if state["earlier"]:
         return ""
     return "Choose a pair: click a cell of a matrix, the dot on an edge, or a row of the table."
-
-
-def composition_code(state: PageState) -> str:
-    """Python of the scores."""
-    options = "".join(
-        [
-            f", offset={state['offset']}" if state["offset"] else "",
-            f", baseline={state['baseline']!r}" if state["baseline"] != "gaussian" else "",
-        ]
-    )
-    return "\n".join(
-        [
-            "import workbench",
-            "from workbench.composition import composition_scores",
-            "from workbench.weights import effective_weights",
-            "",
-            f"weights = effective_weights({load_code(state)})",
-            f"found = composition_scores(weights{options})",
-            "table = found.table()",
-        ]
-    )
-
-
-def maps_code(state: PageState) -> str:
-    """The same, with the matrices drawn."""
-    lines = composition_code(state).splitlines()
-    lines.insert(2, "from workbench.figures.composition_view import composition_maps")
-    unit = VALUES[state["value"]][1]
-    lines += [
-        "labels = [str(head) for head in found.heads]",
-        f"composition_maps(found.{field_of(state)}, labels, title=found.model_name, unit={unit!r})",
-    ]
-    return "\n".join(lines)
-
-
-def pattern_code(state: PageState) -> str:
-    """Python of the pattern."""
-    return "\n".join(
-        [
-            "import workbench",
-            "from workbench.sites import Head",
-            "from workbench.virtual import virtual_pattern",
-            "",
-            f"run = workbench.run({load_code(state)}, {state['prompt']!r})",
-            f"pattern = virtual_pattern(run, {head_code(state['head'])}, {head_code(state['earlier'])})",
-        ]
-    )
