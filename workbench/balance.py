@@ -20,7 +20,7 @@ Indices = Int[np.ndarray, "_"]
 Numbers = Float64[np.ndarray, "_"]
 
 # Rows held in float64 at once: few enough for a processor's second-level cache.
-N_CONVERTED = 2048
+N_CONVERTED = 1024
 # Rows that T is fitted to. Every T is right, and more rows make none better.
 N_FITTED = 16384
 
@@ -171,8 +171,8 @@ def _side(factor: Factor, T: Float64[Tensor, "width width"], share: float) -> Si
     for chunk, exact in factor.chunks():
         moved = exact @ T
         rows[chunk] = moved
-        rest[chunk] = moved[:, 1:].norm(dim=1)
-        given[chunk] = exact.norm(dim=1)
+        torch.linalg.vector_norm(moved[:, 1:], dim=1, out=rest[chunk])
+        torch.linalg.vector_norm(exact, dim=1, out=given[chunk])
     first = rows[:, 0].double().numpy()
     # These are norms of float64 rows, and `rows` are rounded to float32.
     rest_up = rest.numpy() * (1 + 1e-6)

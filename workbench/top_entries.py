@@ -34,6 +34,7 @@ from workbench.errors import ConfigError, UnsupportedError
 N_BLOCK, N_TILE = 128, 1024
 # Among this many rows of like norm, blocks are cut by the first coordinate.
 N_LIKE = 1024
+MOST = 8192
 # The heaviest rows by the heaviest columns give a first k-th best.
 N_SEED = 512
 
@@ -154,13 +155,27 @@ class _Search:
         heaviest_a, heaviest_b = float(a.size.max()), float(b.size.max())
         a = a.heaviest(self.pair.least_size(self.best.floor, heaviest_b))
         b = b.heaviest(self.pair.least_size(self.best.floor, heaviest_a))
-        a = a.take(np.lexsort((a.first, np.arange(len(a)) // N_LIKE)))
-        b_rows = b.rows()
-        starts = np.arange(0, len(a), N_BLOCK)
-        for done, start in enumerate(starts, 1):
-            self._block(a.take(slice(start, start + N_BLOCK)), b, b_rows)
-            progress(done, len(starts))
+        b_rows, done = b.rows(), 0
+        while done < len(a):
+            for block in self._next_blocks(a.take(slice(done, None)), b):
+                self._block(block, b, b_rows)
+                done += len(block)
+                progress(done, len(a))
         return self._with_equals()
+
+    def _next_blocks(self, a: Side, b: Side) -> list[Side]:
+        """The heaviest rows, cut by first coordinate; or more of them at once where few columns are left."""
+        n_at_once = N_BLOCK * N_TILE // max(1, self._reach(float(a.size[0]), b))
+        if n_at_once >= N_LIKE:
+            return [a.take(slice(0, min(n_at_once, MOST)))]
+        a = a.take(slice(0, N_LIKE))
+        a = a.take(np.argsort(a.first))
+        return [a.take(slice(i, i + N_BLOCK)) for i in range(0, len(a), N_BLOCK)]
+
+    def _reach(self, size: float, b: Side) -> int:
+        """How many columns, heaviest first, may reach the floor with a row of this size."""
+        least = self.pair.least_size(self.best.floor, size)
+        return int(np.searchsorted(-b.size, -least, side="right"))
 
     def _seed(self, a: Side, b: Side) -> None:
         """Raise the floor to what the k-th best of these products is at the least."""
@@ -175,12 +190,12 @@ class _Search:
     def _block(self, a: Side, b: Side, b_rows: Tensor) -> None:
         """Screen a block of rows against the columns that may reach the floor with any of them."""
         size = float(a.size.max())
-        least = self.pair.least_size(self.best.floor, size)
-        b = b.take(slice(0, np.searchsorted(-b.size, -least, side="right")))
-        ends = np.stack([a.first.min() * b.first, a.first.max() * b.first])
-        bound = (np.abs(ends) if self.by_size else ends).max(axis=0)
+        b = b.take(slice(0, self._reach(size, b)))
+        ends = a.first.min() * b.first, a.first.max() * b.first
+        bound = np.maximum(*map(np.abs, ends)) if self.by_size else np.maximum(*ends)
+        bound += a.rest.max() * b.rest
         # Sizes fall, so the first error is the largest.
-        bound += a.rest.max() * b.rest + self.pair.error(size, float(b.size[:1].sum()))
+        bound += self.pair.error(size, float(b.size[:1].sum()))
         chosen = np.flatnonzero(bound >= self.best.floor)
         a_rows = a.rows()
         for start in range(0, len(chosen), N_TILE):
