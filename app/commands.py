@@ -131,7 +131,7 @@ def skip_trigrams(
     with _progress("heads") as told:
         table = trigram_table(loaded, head, given, top, count=count, progress=told)
     show_frame(table)
-    write_table(table, out, loaded, command="skip-trigrams", head=head, **given)
+    write_table(table, out, loaded, command="skip-trigrams", head=head, given=given)
 
 
 def composition(

@@ -131,7 +131,7 @@ def trigram_table(
     frames = []
     for done, one in enumerate(heads, start=1):
         found = skip_trigrams(weights, one, k=top, **given)  # type: ignore[arg-type]  # keys are the places
-        frame = occurrences(model, found) if count else found.table()
+        frame = occurrences(model, found).table() if count else found.table()
         frames.append(frame.assign(head=str(one)))
         progress(done, len(heads))
     whole = pd.concat(frames, ignore_index=True)
