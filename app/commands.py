@@ -24,6 +24,11 @@ from app.terminal import (
 )
 from workbench.errors import WorkbenchError
 
+# What fits a terminal; `--out` writes every column.
+TRIGRAM_COLUMNS = (
+    *("head", "source", "destination", "out", "attention", "output"),
+    *("n", "n_followed", "rate", "chance", "effect", "gain"),
+)
 HeadName = Annotated[str, typer.Option("--head", help="The head, as layer.head.")]
 
 
@@ -130,7 +135,7 @@ def skip_trigrams(
     given = {"source": source, "destination": destination, "out": follows}
     with _progress("heads") as told:
         table = trigram_table(loaded, head, given, top, count=count, progress=told)
-    show_frame(table)
+    show_frame(table[[name for name in TRIGRAM_COLUMNS if name in table]])
     write_table(table, out, loaded, command="skip-trigrams", head=head, given=given)
 
 
