@@ -82,7 +82,8 @@ def occurrences(
     Args:
         tokens: text or token ids, cut by `workbench.contexts` into contexts of at most 256 tokens; or contexts,
             as rows of ids. Default the bundled held-out text.
-        n_measured: most positions at which a source is hidden; 0 only counts.
+        n_measured: most positions of each source and destination at which the source is hidden, at the cost of
+            two forward passes each; 0 only counts.
         seed: draws the positions.
         progress: told after every batch how many positions of how many are done.
 

@@ -46,11 +46,12 @@ def hiding_effects(
     """
     scores, pattern = (model.site_hook(Site(kind, head.layer)) for kind in ("scores", "pattern"))
     found: dict[int, Effect] = {}
-    waiting = sorted(range(len(places)), key=lambda index: len(places[index].prefix))
+    # Neighbours in length share a batch; its first is its longest and decides how many fit.
+    waiting = sorted(range(len(places)), key=lambda index: -len(places[index].prefix))
     while waiting:
-        # Of the longest prefix in it a batch has the memory; short ones come first.
-        width = max(1, _MOST_LOGITS // (len(places[waiting[0]].prefix) * model.cfg.d_out))
-        batch, waiting = waiting[: min(width, _MOST_ROWS)], waiting[min(width, _MOST_ROWS) :]
+        fitting = _MOST_LOGITS // (len(places[waiting[0]].prefix) * model.cfg.d_out)
+        n_rows = min(max(1, fitting), _MOST_ROWS)
+        batch, waiting = waiting[:n_rows], waiting[n_rows:]
         of_batch = _batch_effects(model, head, (scores, pattern), [places[i] for i in batch])
         found.update(zip(batch, of_batch, strict=True))
         if progress is not None:
