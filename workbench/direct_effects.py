@@ -111,7 +111,7 @@ def refusal(model: Model) -> str:
     return "" if cfg.causal else "looks ahead, so there is no next token to predict"
 
 
-def _scored(tokens: Int[Tensor, "1 pos"], only_repeats: bool) -> Bool[Tensor, " query"]:
+def _scored(tokens: Int[Tensor, "1 pos"], only_repeats: bool) -> Bool[Tensor, " query_but_last"]:
     """The queries whose next token is known, or was to be expected."""
     if not only_repeats:
         return torch.ones(tokens.shape[1] - 1, dtype=torch.bool)
@@ -121,7 +121,10 @@ def _scored(tokens: Int[Tensor, "1 pos"], only_repeats: bool) -> Bool[Tensor, " 
 
 
 def _measures(
-    one: Run, direct: Float[Tensor, "head query key"], layer: int, scored: Bool[Tensor, " query"]
+    one: Run,
+    direct: Float[Tensor, "head query key"],
+    layer: int,
+    scored: Bool[Tensor, " query_but_last"],
 ) -> Float[np.ndarray, "head measure"]:
     pattern, seen = one.pattern(layer)[0].to(direct), visible(one).to(direct)
     raised = direct.clamp(min=0)

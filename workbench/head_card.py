@@ -165,7 +165,8 @@ def _flags(card: HeadCard, previous: set[str]) -> Iterator[str]:
     Args:
         previous: labels of the heads that clearly attend to the previous token.
     """
-    row = card.frame.set_index("measure").to_dict("index")
+    numbers = ["value", "low", "high", "chance", "null_std"]
+    row = card.frame.set_index("measure")[numbers].to_dict("index")
     shown = {badge.behaviour for badge in card.badges}
     yield from _copying_flags(row, shown)
     if "K-composition in" in row:
