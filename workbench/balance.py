@@ -107,10 +107,13 @@ class Side:
         kept = (values[chosen] for values in (self.index, self.size, self.first, self.rest))
         return Side(self.all_rows, *kept)
 
-    def heaviest(self, least: float = 0.0, at_most: int | None = None) -> "Side":
-        """The rows of at least a size, the largest first."""
-        order = np.argsort(-self.size)
-        return self.take(order[: np.count_nonzero(self.size >= least)][:at_most])
+    def heaviest(self) -> "Side":
+        """The same rows, the largest first."""
+        return self.take(np.argsort(-self.size))
+
+    def at_least(self, size: float) -> "Side":
+        """The rows of at least this size."""
+        return self.take(np.flatnonzero(self.size >= size))
 
     def rows(self) -> Float32[Tensor, "row width"]:
         """The balanced rows themselves."""

@@ -32,9 +32,11 @@ from workbench.errors import ConfigError, UnsupportedError
 
 # A block of rows by a tile of columns fits into a processor's second-level cache.
 N_BLOCK, N_TILE = 128, 1024
-# Among this many rows of like norm, blocks are cut by the first coordinate.
+# Among this many rows of like norm, blocks are cut by the first coordinate: for circuits of real models the
+# best compromise between blocks narrow in the one and blocks narrow in the other.
 N_LIKE = 1024
-MOST = 8192
+# Rows so light that few columns are left for them are taken together, but no more than this many.
+N_LIGHT = 8192
 # The heaviest rows by the heaviest columns give a first k-th best.
 N_SEED = 512
 
@@ -70,8 +72,8 @@ def top_entries(
 
     Args:
         A: float32 or float64, as B.
-        progress: told after every block of rows how many blocks of how many are done. To cancel, raise
-            from it: any exception passes through.
+        progress: told after every block how many rows are done, of those that were not ruled out at the
+            start. To cancel, raise from it: any exception passes through.
 
     Raises:
         ConfigError: factors that do not belong together, or a k or `by` that cannot be meant.
@@ -140,79 +142,75 @@ class _Search:
         self.by_size, self.n_screened = best.by_size, 0
         self.equal_rows, self.equal_columns = _first_equal(left.given), _first_equal(right.given)
         self.pair = balanced(left, right)
-        self._products = torch.empty(N_BLOCK * N_TILE)
-        self._tile = torch.empty(N_TILE, left.given.shape[1])
+        self._tile = torch.empty(N_TILE, left.given.shape[1], dtype=torch.float32)
+        self._products = torch.empty(N_BLOCK * N_TILE, dtype=torch.float32)
+        self._choose_columns()
 
-    def run(self, progress: Callable[[int, int], None]) -> _Best:
-        a, b = (
-            side.take(np.flatnonzero(equal == side.index))
-            for side, equal in (
-                (self.pair.left, self.equal_rows),
-                (self.pair.right, self.equal_columns),
-            )
-        )
-        self._seed(a.heaviest(at_most=N_SEED), b.heaviest(at_most=N_SEED))
-        heaviest_a, heaviest_b = float(a.size.max()), float(b.size.max())
-        a = a.heaviest(self.pair.least_size(self.best.floor, heaviest_b))
-        b = b.heaviest(self.pair.least_size(self.best.floor, heaviest_a))
-        b_rows, done = b.rows(), 0
-        while done < len(a):
-            for block in self._next_blocks(a.take(slice(done, None)), b):
-                self._block(block, b, b_rows)
-                done += len(block)
-                progress(done, len(a))
-        return self._with_equals()
-
-    def _next_blocks(self, a: Side, b: Side) -> list[Side]:
-        """The heaviest rows, cut by first coordinate; or more of them at once where few columns are left."""
-        n_at_once = N_BLOCK * N_TILE // max(1, self._reach(float(a.size[0]), b))
-        if n_at_once >= N_LIKE:
-            return [a.take(slice(0, min(n_at_once, MOST)))]
-        a = a.take(slice(0, N_LIKE))
-        a = a.take(np.argsort(a.first))
-        return [a.take(slice(i, i + N_BLOCK)) for i in range(0, len(a), N_BLOCK)]
-
-    def _reach(self, size: float, b: Side) -> int:
-        """How many columns, heaviest first, may reach the floor with a row of this size."""
-        least = self.pair.least_size(self.best.floor, size)
-        return int(np.searchsorted(-b.size, -least, side="right"))
-
-    def _seed(self, a: Side, b: Side) -> None:
-        """Raise the floor to what the k-th best of these products is at the least."""
-        ranks = self._ranks(a.rows() @ b.rows().T)
+    def _choose_columns(self) -> None:
+        """Set a first floor, and keep the rows and columns that may reach it with any of the others."""
+        a = self.pair.left.take(np.unique(self.equal_rows)).heaviest()
+        b = self.pair.right.take(np.unique(self.equal_columns)).heaviest()
+        few = slice(0, N_SEED)
+        ranks = self._ranks(a.take(few).rows() @ b.take(few).rows().T)
+        heaviest_a, heaviest_b = float(a.size[0]), float(b.size[0])
         if ranks.numel() >= self.best.k:
             kth = float(ranks.flatten().topk(self.best.k).values[-1])
-            self.best.floor = kth - self.pair.error(float(a.size[0]), float(b.size[0]))
+            self.best.floor = kth - self.pair.error(heaviest_a, heaviest_b)
+        self.a = a.at_least(self.pair.least_size(self.best.floor, heaviest_b))
+        self.b = b.at_least(self.pair.least_size(self.best.floor, heaviest_a))
+        self.b_rows, self._lightness = self.b.rows(), -self.b.size
+
+    def run(self, progress: Callable[[int, int], None]) -> _Best:
+        """The best entries of the whole matrix."""
+        done = 0
+        while done < len(self.a):
+            for block in self._next_blocks(done):
+                self._block(block)
+                done += len(block)
+                progress(done, len(self.a))
+        return self._with_equals()
+
+    def _next_blocks(self, done: int) -> list[Side]:
+        """The next rows by size, cut by first coordinate; or more at once where few columns are left."""
+        n_at_once = N_BLOCK * N_TILE // max(1, self._reach(float(self.a.size[done])))
+        if n_at_once >= N_LIKE:
+            return [self.a.take(slice(done, done + min(n_at_once, N_LIGHT)))]
+        like = self.a.take(slice(done, done + N_LIKE))
+        order = np.argsort(like.first)
+        return [like.take(order[i : i + N_BLOCK]) for i in range(0, len(order), N_BLOCK)]
+
+    def _reach(self, size: float) -> int:
+        """How many columns, heaviest first, may reach the floor with a row of this size."""
+        least = self.pair.least_size(self.best.floor, size)
+        return int(np.searchsorted(self._lightness, -least, side="right"))
 
     def _ranks(self, products: Tensor) -> Tensor:
         return products.abs_() if self.by_size else products
 
-    def _block(self, a: Side, b: Side, b_rows: Tensor) -> None:
-        """Screen a block of rows against the columns that may reach the floor with any of them."""
+    def _block(self, a: Side) -> None:
+        """Multiply a block of rows by the columns that may reach the floor with any of them."""
         size = float(a.size.max())
-        b = b.take(slice(0, self._reach(size, b)))
+        b = self.b.take(slice(0, self._reach(size)))
         ends = a.first.min() * b.first, a.first.max() * b.first
         bound = np.maximum(*map(np.abs, ends)) if self.by_size else np.maximum(*ends)
         bound += a.rest.max() * b.rest
-        # Sizes fall, so the first error is the largest.
-        bound += self.pair.error(size, float(b.size[:1].sum()))
+        # Sizes fall, so the first column's error is the largest.
+        bound += self.pair.error(size, float(self.b.size[0]))
         chosen = np.flatnonzero(bound >= self.best.floor)
         a_rows = a.rows()
         for start in range(0, len(chosen), N_TILE):
             tile = chosen[start : start + N_TILE]
             error = self.pair.error(size, float(b.size[tile[0]]))
-            rows, columns = self._screen(a_rows, b_rows, tile, error)
+            rows, columns = self._screen(a_rows, tile, error)
             self._recompute(a.index[rows], b.index[columns])
 
-    def _screen(
-        self, a_rows: Tensor, b_rows: Tensor, tile: Indices, error: float
-    ) -> tuple[Indices, Indices]:
+    def _screen(self, a_rows: Tensor, tile: Indices, error: float) -> tuple[Indices, Indices]:
         """Which entries may be among the k best, from products that may be wrong by `error`."""
         n_rows, n_columns = len(a_rows), len(tile)
         if tile[-1] - tile[0] == n_columns - 1:
-            b_rows = b_rows[tile[0] : tile[-1] + 1]
+            b_rows = self.b_rows[tile[0] : tile[-1] + 1]
         else:
-            b_rows = pick(b_rows, tile, out=self._tile[:n_columns])
+            b_rows = pick(self.b_rows, tile, out=self._tile[:n_columns])
         products = self._products[: n_rows * n_columns].view(n_rows, n_columns)
         ranks = self._ranks(torch.mm(a_rows, b_rows.T, out=products))
         self.n_screened += n_rows * n_columns
