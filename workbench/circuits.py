@@ -257,20 +257,18 @@ def qk_circuit(
     check_offset(weights, offset)
     chosen = of_head(weights, head)
     left = queries(weights, chosen, query)
-    if chosen.rates is not None:
-        left = rotate(left, chosen.rates, offset)
     right = keys(weights, chosen, key) / chosen.scale
     return Circuit(
         label=chosen.label,
         kind="QK",
-        left=left,
+        left=left if chosen.rates is None else rotate(left, chosen.rates, offset),
         right=centred(right) if centre else right,
         row_kind=query,
         column_kind=key,
         row_axis="query",
         column_axis="key",
         unit=qk_unit(weights, query, key),
-        offset=offset if weights.cfg.positions == "rotary" else None,
+        offset=None if chosen.rates is None else offset,
         is_centred=centre,
         model_name=weights.model_name,
     )

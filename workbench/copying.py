@@ -15,7 +15,7 @@ d_head wide.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -128,7 +128,7 @@ def copying_scores(
     Args:
         kind: "OV" for copying, "QK" for matching (with rotary positions: at offset 0).
         n_null: random heads of each shape.
-        n_tokens: tokens drawn for the diagonal test; 0 leaves its columns out.
+        n_tokens: tokens drawn for the diagonal test, which takes most of the time; 0 leaves it out.
         progress: told after every head how many of how many are done.
 
     Raises:
@@ -138,9 +138,8 @@ def copying_scores(
     _check(weights, kind, n_null, n_tokens)
     core = vocabulary_core(weights, kind)
     null_of: dict[int, np.ndarray] = {}
-    tokens = torch.randperm(len(weights.W_E), generator=torch.Generator().manual_seed(seed))
-    tokens = tokens[:n_tokens].sort().values
-    rows, n_heads = [], len(weights.heads)
+    tokens = _drawn(len(weights.W_E), n_tokens, seed)
+    rows: list[dict[str, Any]] = []
     for done, (head, factors) in enumerate(weights.each_head(), start=1):
         reads, writes = _factors(factors, kind)
         score = copying_score(sorted_eigenvalues(writes @ core @ reads))
@@ -148,13 +147,12 @@ def copying_scores(
         if width not in null_of:
             draws = null_eigenvalues(core, width, n_null, seed)
             null_of[width] = np.array([copying_score(draw) for draw in draws])
-        row = {"layer": head.layer, "head": head.head, "kind": kind, "score": score}
-        row |= _against(score, null_of[width])
+        row = _against(score, null_of[width])
         if n_tokens:
             row |= diagonal_test(_circuit(weights, factors, kind), tokens)
-        rows.append(row)
+        rows.append({"layer": head.layer, "head": head.head, "kind": kind} | row)
         if progress is not None:
-            progress(done, n_heads)
+            progress(done, len(weights.heads))
     return CopyingScores(weights.model_name, kind, pd.DataFrame(rows).assign(seed=seed))
 
 
@@ -263,6 +261,11 @@ def _check(weights: EffectiveWeights, kind: Kind, n_null: int, n_tokens: int) ->
             )
 
 
+def _drawn(d_vocab: int, n_tokens: int, seed: int) -> Int[Tensor, " token"]:
+    order = torch.randperm(d_vocab, generator=torch.Generator().manual_seed(seed))
+    return order[:n_tokens].sort().values
+
+
 def _factors(head: HeadWeights, kind: Kind) -> tuple[Tensor, Tensor]:
     """What reads the rows `[d_model d_head]` and what writes to the columns `[d_head d_model]`."""
     if kind == "OV":
@@ -282,6 +285,7 @@ def _width(left: Tensor, right: Tensor) -> int:
 def _against(score: float, null: Float[np.ndarray, " draw"]) -> dict[str, float | int]:
     mean, std = float(null.mean()), float(null.std(ddof=1))
     return {
+        "score": score,
         "null_mean": mean,
         "null_std": std,
         "z": (score - mean) / std if std else float("nan"),
