@@ -29,7 +29,8 @@ Compute = Callable[[Model, Mapping[str, Any], "Desk"], Any]
 ModelAt = Callable[[str, int | None, Report], Model]
 # A page that waits asks several times a second; in a hidden tab browsers let it ask once a minute.
 PATIENCE_SECONDS = 150.0
-WORKERS = 2
+# One more than most machines' users have cores for: a computation may wait for another one's answer.
+WORKERS = 3
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,10 @@ class Analyses:
     def cancel(self, key: str) -> bool:
         """Stop a computation where it next reports; whether it was under way."""
         return self._jobs.cancel(key)
+
+    def leave(self, key: str) -> None:
+        """One visitor waits no longer; the computation ends soon, unless another still asks for it."""
+        self._jobs.leave(key)
 
     @property
     def is_idle(self) -> bool:

@@ -1,10 +1,10 @@
-"""Tables of answers as files: Parquet with provenance, or CSV; by the key of an answer, never by a query."""
+"""Routes by the key of an answer, never by a query: its table as Parquet or CSV, and word that a visitor left."""
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, jsonify, request
 
 from app.analyses import Kept
 from app.session import Session
@@ -12,11 +12,21 @@ from workbench.errors import WorkbenchError
 from workbench.results import provenance, save_table
 
 _GONE = "this table is no longer in the server's memory: open its page again"
+MAX_KEYS = 64
 TYPES = {"parquet": "application/vnd.apache.parquet", "csv": "text/csv; charset=utf-8"}
 
 
 def register(server: Flask, session: Session) -> None:
-    """Add the route to a Flask server."""
+    """Add the routes to a Flask server."""
+
+    @server.post("/api/leave")
+    def leave() -> tuple[str, int]:
+        """A visitor's page is gone: it names what it still waited for."""
+        keys = request.get_json(silent=True)
+        for key in keys[:MAX_KEYS] if isinstance(keys, list) else []:
+            if isinstance(key, str):
+                session.analyses.leave(key)
+        return "", 204
 
     @server.get("/api/table/<name>")
     def table(name: str) -> Any:

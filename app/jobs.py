@@ -17,6 +17,7 @@ from typing import Any
 
 from workbench.errors import BudgetError
 
+GRACE_SECONDS = 3.0
 Report = Callable[[str], None]
 log = logging.getLogger("workbench.app")
 
@@ -131,6 +132,12 @@ class Jobs:
         job.is_cancelled = True
         job.future.cancel()
         return True
+
+    def leave(self, key: Hashable) -> None:
+        """One visitor waits no longer: the job ends soon, unless another asks for it meanwhile."""
+        job = self.find(key)
+        if job is not None and job.patience is not None:
+            job.asked = min(job.asked, time.monotonic() - job.patience + GRACE_SECONDS)
 
     @property
     def is_idle(self) -> bool:

@@ -155,9 +155,12 @@ def _register_panel(app: Dash, session: Session, fields: Sequence[Field], panel:
         Input(frame.tick, "n_intervals"),
         Input(frame.retry, "n_clicks"),
         State(frame.drawn, "data"),
+        State(frame.asked, "data"),
     )
-    def show(given: Any, _ticks: int, _again: int, drawn: Any) -> tuple[Any, ...]:
+    def show(given: Any, _ticks: int, _again: int, drawn: Any, asked: Any) -> tuple[Any, ...]:
         state, _, complaints = read_state(session, fields, given)
+        if isinstance(asked, str) and asked != panel.question(state).key:
+            session.analyses.leave(asked)
         wanted = _wanted(panel, state)
         hint = "; ".join(complaints) or panel.needs(state)
         if hint:

@@ -44,11 +44,17 @@ class PanelFrame:
         """The id of the store that says what is drawn."""
         return f"{self.name}-drawn"
 
+    @property
+    def asked(self) -> str:
+        """The id of the store that says which question was asked last."""
+        return f"{self.name}-asked"
+
     def layout(self) -> html.Section:
         """The empty panel."""
         return html.Section(
             [
                 dcc.Store(id=self.drawn),
+                dcc.Store(id=self.asked),
                 # One tick, then the next only after its answer: Dash drops the answer to a call that was
                 # followed by another, so a clock that does not wait would starve a slow page.
                 dcc.Interval(id=self.tick, interval=TICK_MS, max_intervals=1, disabled=True),
@@ -89,36 +95,52 @@ class PanelFrame:
             Output(self.tick, "n_intervals"),
             Output(self.retry, "hidden"),
             Output(self.drawn, "data"),
+            Output(self.asked, "data"),
             Output(f"{name}-actions", "children"),
         )
 
     def working(self, answer: Answer) -> tuple[Any, ...]:
         """What was there stays, dimmed, under the progress of what comes."""
         message = f"{answer.message} … {answer.seconds:.0f} s"
+        # Who leaves the page tells the server by this key that nobody waits here any more.
+        told = html.Span(message, **attributes("data-key", answer.key))
         # Without a value the browser's bar moves to and fro: how much is left is not known.
         value = None if answer.fraction is None else f"{answer.fraction:.3f}"
         old = (no_update, "panel-body stale")
-        return (*old, None, False, message, value, False, 0, True, no_update, no_update)
+        return (*old, None, False, told, value, False, 0, True, no_update, answer.key, no_update)
 
     def stopped(self, said: Any, *, can_retry: bool = True) -> tuple[Any, ...]:
         """Something is said in place of the content, which stays dimmed where there was one."""
         old = (no_update, "panel-body stale")
-        return (*old, said, True, "", None, True, 0, not can_retry, None, None)
+        return (*old, said, True, "", None, True, 0, not can_retry, None, None, None)
 
     def hint(self, said: str) -> tuple[Any, ...]:
         """Nothing is shown, and why."""
         empty = (html.Div(said, className="hint"), "panel-body")
-        return (*empty, None, True, "", None, True, 0, True, None, None)
+        return (*empty, None, True, "", None, True, 0, True, None, None, None)
 
     def unchanged(self) -> tuple[Any, ...]:
         """What is drawn is what is wanted (again)."""
-        return (no_update, "panel-body", None, True, "", None, True, 0, True, no_update, no_update)
+        return (
+            no_update,
+            "panel-body",
+            None,
+            True,
+            "",
+            None,
+            True,
+            0,
+            True,
+            no_update,
+            None,
+            no_update,
+        )
 
     def done(self, content: Any, wanted: str, answer: Answer, code: str) -> tuple[Any, ...]:
         """The answer, drawn."""
         assert answer.kept is not None
         actions = panel_actions(self.title, answer, code)
-        return (content, "panel-body", None, True, "", None, True, 0, True, wanted, actions)
+        return (content, "panel-body", None, True, "", None, True, 0, True, wanted, None, actions)
 
     def _working(self) -> html.Div:
         return html.Div(

@@ -12,7 +12,7 @@ from workbench.figures.tokens import visible
 
 ROW_HEIGHT = 30
 MAX_ROWS = 20_000
-WHOLE_ROWS, SEEN_ROWS = 24, 12
+WHOLE_ROWS, SEEN_ROWS, WIDEST = 24, 12, 34
 
 
 def data_table(
@@ -50,8 +50,7 @@ def data_table(
         **options,
         rowData=[{"row": index, **row} for index, row in enumerate(rows)],
         columnDefs=columns,
-        defaultColDef={"sortable": True, "resizable": True, "filter": True, "minWidth": 70},
-        columnSize="responsiveSizeToFit",
+        defaultColDef={"sortable": True, "resizable": True, "filter": True},
         dashGridOptions={
             "rowHeight": ROW_HEIGHT,
             "headerHeight": 34,
@@ -70,8 +69,12 @@ def data_table(
 
 
 def _column(name: str, header: str, values: pd.Series, form: str) -> dict[str, Any]:
-    column: dict[str, Any] = {"field": name, "headerName": header}
-    if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
+    is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    longest = 8 if is_number else int(values.astype(str).str.len().max() or 1)
+    width = 34 + 7.5 * min(max(len(header) + 2, longest), WIDEST)
+    # Columns share what is left over; where nothing is, the table scrolls sideways.
+    column = {"field": name, "headerName": header, "minWidth": round(width), "flex": round(width)}
+    if not is_number:
         return column
     form = form or ("d" if pd.api.types.is_integer_dtype(values) else ".3~g")
     function = f"params.value == null ? '' : d3.format('{form}')(params.value)"

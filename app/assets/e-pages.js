@@ -38,6 +38,16 @@
     return query;
   }
 
+  // Nobody waits here any more: what is still computed for this page may end.
+  function leave() {
+    const waiting = document.querySelectorAll(".working:not([hidden]) [data-key]");
+    const keys = [...waiting].map((element) => element.dataset.key);
+    if (!keys.length) return;
+    const body = JSON.stringify(keys);
+    fetch("/api/leave", { method: "POST", keepalive: true, headers: { "Content-Type": "application/json" }, body }).catch(() => {});
+  }
+  addEventListener("pagehide", leave);
+
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.pages = {
     gather(values, previous, known) {
@@ -47,6 +57,7 @@
         reset(next, known, ["model", "prompt"]);
         if (known.examples.includes(next.prompt)) delete next.prompt;
         delete next.step;
+        leave();
         dash_clientside.set_props("reopen", { data: `?${queryOf(next, known)}` });
         return none();
       }

@@ -25,14 +25,14 @@ MEASURES = (
     "QK positive mass", "QK rank (participation)", "OV symmetric share", "OV positive mass",
     "OV rank (participation)",
 )  # fmt: skip
-CARD_COLUMNS = ["aspect", "measure", "value", "low", "high", "chance", "null_std"]
-CARD_COLUMNS += ["null_percentile", "head_percentile", "unit"]
+CARD_COLUMNS = ["aspect", "measure", "value", "unit", "low", "high", "chance", "null_std"]
+CARD_COLUMNS += ["null_percentile", "head_percentile"]
 CARD_HEADERS = {
     "low": "95 % low",
     "high": "95 % high",
-    "null_std": "± (random weights)",
-    "null_percentile": "% of random below",
-    "head_percentile": "% of heads below",
+    "null_std": "± random",
+    "null_percentile": "% random below",
+    "head_percentile": "% heads below",
 }
 
 
@@ -104,8 +104,9 @@ def scatter_code(state: PageState) -> str:
     return _code(
         state,
         "from workbench.figures.head_scatter import head_scatter",
+        "from workbench.head_measures import head_measures",
         body=[
-            "measures = workbench.head_measures(model)",
+            "measures = head_measures(model)",
             f"head_scatter(measures.long(), {axes}, chosen={state['head']!r})",
         ],
     )
@@ -113,7 +114,11 @@ def scatter_code(state: PageState) -> str:
 
 def rows_code(state: PageState) -> str:
     """Python of the table."""
-    return _code(state, body=["workbench.head_measures(model).table()"])
+    return _code(
+        state,
+        "from workbench.head_measures import head_measures",
+        body=["head_measures(model).table()"],
+    )
 
 
 def card_code(state: PageState) -> str:
@@ -121,8 +126,9 @@ def card_code(state: PageState) -> str:
     head = f"workbench.Head({state['head'].replace('.', ', ')})"
     return _code(
         state,
+        "from workbench.head_card import head_card",
         body=[
-            f"card = workbench.head_card(model, {head})",
+            f"card = head_card(model, {head})",
             'print("\\n".join(card.flags))',
             "card.table()",
         ],

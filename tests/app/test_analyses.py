@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from app.analyses import Analyses, Question, result_bytes
+from app.analyses import WORKERS, Analyses, Question, result_bytes
 from app.jobs import Cancelled, Jobs
 from workbench.errors import BudgetError, UnsupportedError
 
@@ -130,7 +130,7 @@ def test_who_waits_for_a_cancelled_computation_is_told(analyses):
 
 def test_a_computation_that_waits_for_a_thread_can_be_cancelled(analyses):
     started, ended = threading.Event(), threading.Event()
-    busy = [Question("busy", "tiny", None, {"i": i}) for i in range(2)]
+    busy = [Question("busy", "tiny", None, {"i": i}) for i in range(WORKERS)]
     for question in busy:
         analyses.ask(question, endless(started, ended))
     key = analyses.ask(ASK, lambda model, asked, report: 1).key
@@ -144,10 +144,10 @@ def test_a_computation_that_waits_for_a_thread_can_be_cancelled(analyses):
 def test_a_computation_whose_visitor_left_ends_and_frees_its_thread():
     analyses = Analyses(lambda name, step, report: name, limit=100_000, patience=0.2)
     started, ended = threading.Event(), threading.Event()
-    for index in range(2):
+    for index in range(WORKERS):
         question = Question("left", "tiny", None, {"i": index})
         analyses.ask(question, endless(started, ended))
-    # Both threads are taken; the question is asked until one of them is free.
+    # All threads are taken; the question is asked until one of them is free.
     assert settled(analyses, ASK, lambda model, asked, report: 3).kept is not None
     assert ended.is_set()
     analyses.close()
@@ -163,6 +163,23 @@ def test_a_computation_that_is_asked_for_goes_on():
         return "done"
 
     assert settled(analyses, ASK, compute).kept.result == "done"
+    analyses.close()
+
+
+def test_a_job_that_was_left_ends_unless_another_still_asks(monkeypatch):
+    monkeypatch.setattr("app.jobs.GRACE_SECONDS", 0.2)
+    analyses = Analyses(lambda name, step, report: name, limit=100_000, patience=60)
+    ended = {name: threading.Event() for name in ("left", "shared")}
+    for name in ended:
+        analyses.ask(Question(name, "tiny"), endless(threading.Event(), ended[name]), wait=0.05)
+    for name in ended:
+        analyses.leave(Question(name, "tiny").key)
+    until = time.monotonic() + 10
+    while not ended["left"].is_set():
+        assert time.monotonic() < until
+        assert analyses.ask(Question("shared", "tiny"), lambda *_: None, wait=0.01).is_working
+    assert not ended["shared"].is_set()
+    analyses.leave("no such key")
     analyses.close()
 
 

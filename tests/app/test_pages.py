@@ -113,14 +113,14 @@ def app(session):
     return create_app(session)
 
 
-def show(app, page, panel, given, *, drawn=None, changed=f"{STATE}.data"):
+def show(app, page, panel, given, *, drawn=None, asked=None, changed=f"{STATE}.data"):
     frame = panel.frame
     output = next(key for key in app.callback_map if key.startswith(f"..{frame.body}.children"))
     answer = call(
         app.server.test_client(),
         output,
         [(STATE, "data", given), (frame.tick, "n_intervals", 0), (frame.retry, "n_clicks", 0)],
-        [(frame.drawn, "data", drawn)],
+        [(frame.drawn, "data", drawn), (frame.asked, "data", asked)],
         [changed],
     )
     assert answer.status_code == 200
@@ -197,6 +197,24 @@ def test_cancel_stops_what_the_panel_computes(session, loader):
         time.sleep(0.02)
     assert session.analyses.find(panel.question(state).key) is None
     assert until_done(app, page, panel, state)[frame.body]["className"] == "panel-body"
+
+
+def test_a_visitor_who_asks_something_else_or_leaves_stops_what_was_asked(session, monkeypatch):
+    left = []
+    monkeypatch.setattr(session.analyses, "leave", left.append)
+    app, (page, panel) = create_app(session), PANELS[0]
+    state, _, _ = read_state(session, page.fields, {})
+    key = panel.question(state).key
+    until_done(app, page, panel, {**state, "prompt": "a dog ran"}, asked=key)
+    assert set(left) == {key}
+    until_done(app, page, panel, state, asked=key)
+    assert set(left) == {key}
+    left.clear()
+    client = app.server.test_client()
+    for body in ([key, 3, None, "x"], [key] * 1000, {"a": 1}, 3):
+        assert client.post("/api/leave", json=body).status_code == 204
+    assert left == [key, "x", *[key] * 64]
+    assert client.post("/api/leave", data="[]").status_code == 415
 
 
 def test_models_that_cannot_be_chosen_are_listed_disabled(session):

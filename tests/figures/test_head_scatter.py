@@ -48,3 +48,13 @@ def test_a_head_that_lacks_a_measure_is_left_out_of_the_drawing_not_of_the_figur
     points = head_scatter(table, x="induction", y="copying").data[0]
     assert np.isnan(np.array(points.y)[:2]).all()
     assert points.text[0] == "0.0"
+
+
+def test_a_head_without_the_third_measure_is_hollow_and_keeps_its_place():
+    table = head_table()
+    table = table[~((table["measure"] == "copying") & (table["layer"] == 0))]
+    filled, hollow = head_scatter(table, x="induction", y="induction", colour="copying").data
+    assert list(filled.text) == ["1.0", "1.1"]
+    assert list(hollow.text) == ["0.0", "0.1"]
+    assert hollow.marker.color == "rgba(0,0,0,0)"
+    np.testing.assert_allclose(hollow.x, [0, 0.5])

@@ -4,11 +4,12 @@ Plain SVG points: a model has hundreds of heads, not millions, and WebGL would n
 """
 
 import html
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Bool
 
 from workbench.figures.theme import (
     DIVERGING,
@@ -19,6 +20,8 @@ from workbench.figures.theme import (
 )
 
 LAYER = "layer"
+COLUMNS = ["value", "low", "high", "chance"]
+MOST_LABELS = 32
 CHANCE_LINE = {"dash": "dot", "width": 1.5, "color": "#7f7f7f"}
 # White, where the scale begins, would vanish on white paper.
 _VISIBLE = SEQUENTIAL[2:]
@@ -51,27 +54,31 @@ def head_scatter(
     labels = across.frame.index.union(up.frame.index)
     across, up = (_Axis(a.name, a.unit, a.frame.reindex(labels)) for a in (across, up))
     shade, marker = _colours(table, colour, labels)
-    texts = [f"{layer}.{head}" for layer, head in labels]
-    said = np.column_stack([_spelled(across), _spelled(up), [shade.name] * len(labels)])
+    texts = np.array([f"{layer}.{head}" for layer, head in labels])
+    said = np.column_stack([_spelled(across), _spelled(up), _spelled(shade)])
     figure = go.Figure(layout={"template": TEMPLATE, "height": 520, "showlegend": False})
-    figure.add_scatter(
-        x=across.frame["value"].astype(float),
-        y=up.frame["value"].astype(float),
-        mode="markers+text" if len(labels) <= 32 else "markers",
-        text=texts,
-        textposition="top center",
-        textfont={"size": 11},
-        customdata=said,
-        error_x=_bars(across),
-        error_y=_bars(up),
-        marker={"size": 10, "line": {"width": 1, "color": "rgba(90,90,90,0.7)"}, **marker},
-        hovertemplate=f"head <b>%{{text}}</b><br>{across.title}: %{{customdata[0]}}"
-        f"<br>{up.title}: %{{customdata[1]}}"
-        f"<br>{shade.title}: %{{marker.color:.3g}}<extra></extra>",
-        name="heads",
-    )
+    # Heads without the third measure are hollow, so that no colour is read into them.
+    known = np.isfinite(marker["color"])
+    hollow = {"color": "rgba(0,0,0,0)", "line": {"width": 1.5, "color": "#8d8d8d"}}
+    for here, style in ((known, {**marker, "color": marker["color"][known]}), (~known, hollow)):
+        if not here.any():
+            continue
+        figure.add_scatter(
+            x=across.frame["value"][here].astype(float),
+            y=up.frame["value"][here].astype(float),
+            mode="markers+text" if len(labels) <= MOST_LABELS else "markers",
+            text=texts[here],
+            textposition="top center",
+            textfont={"size": 11},
+            customdata=said[here],
+            error_x=_bars(across, here),
+            error_y=_bars(up, here),
+            marker={"size": 10, "line": {"width": 1.3, "color": "#8d8d8d"}, **style},
+            hovertemplate=f"head <b>%{{text}}</b><br>{across.title}: %{{customdata[0]}}"
+            f"<br>{up.title}: %{{customdata[1]}}<br>{shade.title}: %{{customdata[2]}}<extra></extra>",
+        )
     if chosen in texts:
-        _ring(figure, across, up, texts.index(chosen))
+        _ring(figure, across, up, texts.tolist().index(chosen))
     _chance(figure, across, up)
     figure.update_xaxes(title={"text": across.title, "font": {"size": 13}}, zeroline=False)
     figure.update_yaxes(title={"text": up.title, "font": {"size": 13}}, zeroline=False)
@@ -81,18 +88,20 @@ def head_scatter(
 def _axis(table: pd.DataFrame, measure: str) -> _Axis:
     rows = table[table["measure"] == measure]
     unit = str(rows["unit"].iloc[0]) if len(rows) and "unit" in rows else ""
-    frame = rows.set_index(["layer", "head"]).reindex(columns=["value", "low", "high", "chance"])
+    frame = rows.set_index(["layer", "head"]).reindex(columns=COLUMNS)
     return _Axis(measure, unit, frame)
 
 
-def _colours(table: pd.DataFrame, colour: str, labels: pd.Index) -> tuple[_Axis, dict[str, object]]:
+def _colours(table: pd.DataFrame, colour: str, labels: pd.Index) -> tuple[_Axis, dict[str, Any]]:
     """The measure that colours, and how markers show it: signed values diverge from white at zero."""
     if colour == LAYER:
-        shade = _Axis(LAYER, "", pd.DataFrame({"value": labels.get_level_values(0)}, labels))
+        frame = pd.DataFrame({"value": labels.get_level_values(0)}, labels)
+        shade = _Axis(LAYER, "", frame.reindex(columns=COLUMNS))
     else:
-        shade = _axis(table, colour)
-    values = shade.frame["value"].reindex(labels).to_numpy(float)
-    bar = {"title": {"text": shade.title, "side": "right"}, "thickness": 12}
+        found = _axis(table, colour)
+        shade = _Axis(found.name, found.unit, found.frame.reindex(labels))
+    values = shade.frame["value"].to_numpy(float)
+    bar = {"title": {"text": shade.title, "side": "right", "font": {"size": 12}}, "thickness": 12}
     if np.nanmin(values, initial=0.0) < 0:
         limit = symmetric_limit(values)
         scale, low, high = plotly_scale(DIVERGING), -limit, limit
@@ -103,11 +112,10 @@ def _colours(table: pd.DataFrame, colour: str, labels: pd.Index) -> tuple[_Axis,
     return shade, marker
 
 
-def _bars(axis: _Axis) -> dict[str, object]:
+def _bars(axis: _Axis, here: Bool[np.ndarray, " head"]) -> dict[str, object]:
     """Intervals as thin bars; none where a measure has none."""
-    value = axis.frame["value"].to_numpy(float)
-    above = axis.frame["high"].to_numpy(float) - value
-    below = value - axis.frame["low"].to_numpy(float)
+    value, low, high = (axis.frame[name].to_numpy(float)[here] for name in ("value", "low", "high"))
+    above, below = high - value, value - low
     if not np.isfinite(above).any():
         return {"visible": False}
     return {
@@ -124,7 +132,7 @@ def _spelled(axis: _Axis) -> list[str]:
     """Value, interval and chance of every head, as hovering says them."""
     spelled = []
     for row in axis.frame.itertuples():
-        text = f"{row.value:.3g}"
+        text = f"{row.value:.3g}" if np.isfinite(row.value) else "none"
         text += f" [{row.low:.3g}, {row.high:.3g}]" if np.isfinite(row.low) else ""
         text += f", chance {row.chance:.3g}" if np.isfinite(row.chance) else ""
         spelled.append(text)
