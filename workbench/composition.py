@@ -131,7 +131,7 @@ def composition_scores(
         ConfigError: another baseline, or fewer than two draws.
     """
     _check(weights, baseline, n_null)
-    scores = _all_scores(weights, offset, progress)
+    scores = pair_scores(weights, offset, progress)
     null = _null(weights, offset, baseline, n_null, seed)
     matching, spread = _matching(weights, scores, offset, seed)
     return CompositionScores(
@@ -164,7 +164,15 @@ def _is_earlier(heads: tuple[Head, ...]) -> Bool[np.ndarray, "writer reader"]:
     return layers[:, None] < layers[None, :]
 
 
-def _all_scores(weights: EffectiveWeights, offset: int, progress: Progress | None) -> PerInput:
+def pair_scores(
+    weights: EffectiveWeights, offset: int = 0, progress: Progress | None = None
+) -> PerInput:
+    """The scores alone, `[writer reader]` by the reader's input; NaN where the writer is not earlier.
+
+    Raises:
+        UnsupportedError: norms after the sum.
+    """
+    check(weights, "K")
     earlier = _is_earlier(weights.heads)
     scores: PerInput = {through: np.full(earlier.shape, np.nan) for through in INPUTS}
     done = 0
