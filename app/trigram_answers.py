@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from app.analyses import Desk
 from app.circuit_answers import chosen_head, found_tokens
 from app.jobs import Progress
 from workbench.models.protocol import Model
@@ -39,12 +40,12 @@ def trigrams(model: Model, given: Given, report: Progress) -> Trigrams:
     return Trigrams(listed, bugs(listed))
 
 
-def counted(model: Model, given: Given, report: Progress) -> Occurrences:
+def counted(model: Model, given: Given, desk: Desk) -> Occurrences:
     """How often the listed trigrams occur in held-out text and, of real heads, what their source does there."""
-    listed = _listed(model, given, report)
+    found = desk.other("circuit-trigrams", given, trigrams)
     n_measured = 0 if given["earlier"] else N_MEASURED
-    said = report.counting("Hiding sources in held-out text")
-    return occurrences(model, listed, n_measured=n_measured, progress=said)
+    said = desk.counting("Hiding sources in held-out text")
+    return occurrences(model, found.listed, n_measured=n_measured, progress=said)
 
 
 def _listed(model: Model, given: Given, report: Progress) -> SkipTrigrams:

@@ -17,11 +17,6 @@
       return at ? at.x : none();
     },
 
-    // A clock that ticked waits for its answer.
-    hold(ticks) {
-      return ticks ? true : none();
-    },
-
     // Drawn only for models whose scores depend on the offset.
     offsets(mark) {
       return !mark;

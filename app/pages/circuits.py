@@ -6,7 +6,6 @@ from dash import ClientsideFunction, Dash, Input, Output, html
 
 from app import circuit_answers as answers
 from app import trigram_answers as trigrams
-from app.clocks import hold
 from app.controls import (
     choice_control,
     control_id,
@@ -193,7 +192,6 @@ def controls(session: Session, info: ModelInfo, state: PageState) -> list[Any]:
 
 def connect(app: Dash) -> None:
     """Clicks into figures, and the offset where it matters."""
-    hold(app, PANELS)
     app.clientside_callback(
         ClientsideFunction("circuits", "head"),
         Output(control_id("head"), "value", allow_duplicate=True),

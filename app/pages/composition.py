@@ -7,7 +7,6 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output
 
 from app import composition_answers as answers
-from app.clocks import hold
 from app.controls import (
     choice_control,
     control_id,
@@ -141,7 +140,6 @@ def controls(session: Session, info: ModelInfo, state: PageState) -> list[Any]:
 
 def connect(app: Dash) -> None:
     """Clicks into figures and the table choose a pair, or two layers."""
-    hold(app, PANELS)
     pair = [
         Output(control_id(name), "value", allow_duplicate=True)
         for name in ("head", "earlier", "through", "zoom")
