@@ -8,6 +8,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from tests.circuit_models import randomised
+from tests.test_weights import public
 from workbench.composition import composition_scores
 from workbench.copying import copying_scores
 from workbench.direct_effects import direct_effects
@@ -16,6 +17,7 @@ from workbench.geometry import qk_geometry
 from workbench.head_card import head_card
 from workbench.head_measures import head_measures
 from workbench.heads import head_scores
+from workbench.parts import stream_parts
 from workbench.prompts import random_repeats
 from workbench.runs import run
 from workbench.sites import Head
@@ -199,6 +201,22 @@ def test_direct_effects_of_all_heads_add_up_to_the_logits(build):
     assert_allclose(
         heads + float(direct), float(logits[:, :-1].gather(2, following).mean()), rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("name", ["gemma2", "llama", "gpt-neox"])
+def test_direct_effects_of_public_architectures_are_what_heads_add_to_the_stream(name):
+    model = public(name)
+    tokens, weights = torch.tensor([[3, 7, 9, 3, 7, 11, 9]]), effective_weights(model)
+    table = direct_effects(model, tokens, (7,)).set_index(["layer", "head", "behaviour"])["value"]
+    scale = run(model, tokens, sites=["final_scale"])["final_scale"][0]
+    W_U = weights.W_U - weights.W_U.mean(1, keepdim=True)
+    parts = stream_parts(model, tokens, by="head")
+    for part, vector in zip(parts.parts, parts.vectors, strict=True):
+        if part.kind == "head":
+            logits = vector / scale @ W_U
+            expected = logits[range(6), tokens[0, 1:]].mean()
+            found = table[part.layer, part.head, "direct effect"]
+            assert_allclose(found, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_repeats_score_only_what_was_to_be_expected(planted):

@@ -281,7 +281,7 @@ def _matching(
         cells = np.unravel_index(order, score.shape)
         pairs = [Pair(heads[w], heads[r]) for w, r in zip(*cells, strict=True)]
         found[through][cells] = shared.scores(pairs, through, offset)
-    size = max(int(head.W_V.any(0).sum()) for _, head in weights.each_head())
+    size = next(weights.each_head())[1].W_V.shape[1]
     # Queries and keys read the same tokens, so random heads scatter alike through both.
     of_keys = float(shared.null("K", size, N_MATCHING_NULL, seed).std(ddof=1))
     of_values = float("nan")

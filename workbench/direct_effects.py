@@ -59,16 +59,16 @@ def direct_effects(
     """
     check(model)
     weights = effective_weights(model)
-    layers = {index: weights.attention(index) for index in range(model.cfg.n_layers)}
-    held = {index: layer for index, layer in layers.items() if layer is not None}
-    sites = ["pattern", "z", *(["final_scale"] if model.cfg.norm != "none" else [])]
-    if getattr(model.cfg, "has_post_norms", False):
-        sites.append("attn_out")
+    held = {
+        layer: attention
+        for layer in range(model.cfg.n_layers)
+        if (attention := weights.attention(layer)) is not None
+    }
     values: list[list[np.ndarray]] = []
-    mean = weights.W_U.mean(1, keepdim=True)
     chance = np.zeros((len(lengths), len(UNITS)))
+    mean = weights.W_U.mean(1, keepdim=True)
     for index, length in enumerate(lengths):
-        one = run(model, tokens[index : index + 1, :length], sites=sites)
+        one = run(model, tokens[index : index + 1, :length], sites=_sites(model))
         scored = _scored(one.tokens, only_repeats)
         chance[index, 1] = 0.0 if scored.any() else np.nan
         unembedding = weights.W_U[:, one.tokens[0]] - mean
@@ -80,10 +80,8 @@ def direct_effects(
         )
         if progress is not None:
             progress(index + 1, len(lengths))
-    frames = [
-        summary(np.stack([row[place] for row in values]), chance, list(UNITS), layer, seed)
-        for place, layer in enumerate(held)
-    ]
+    by_layer = zip(held, zip(*values, strict=True), strict=True)
+    frames = [summary(np.stack(rows), chance, list(UNITS), layer, seed) for layer, rows in by_layer]
     table = pd.concat(frames, ignore_index=True)
     table.insert(7, "unit", table["behaviour"].map(UNITS))
     return table
@@ -109,6 +107,13 @@ def refusal(model: Model) -> str:
     if cfg.d_out != cfg.d_vocab:
         return f"reads {cfg.d_vocab} tokens and writes {cfg.d_out}"
     return "" if cfg.causal else "looks ahead, so there is no next token to predict"
+
+
+def _sites(model: Model) -> list[str]:
+    sites = ["pattern", "z"]
+    if model.cfg.norm != "none":
+        sites.append("final_scale")
+    return sites
 
 
 def _scored(tokens: Int[Tensor, "1 pos"], only_repeats: bool) -> Bool[Tensor, " query_but_last"]:

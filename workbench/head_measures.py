@@ -114,8 +114,8 @@ def head_measures(
     """Every cheap measure of every head, with chance.
 
     Args:
-        prompts: what to run on; default `n_prompts` random repeats of `n_pos` tokens, of which the direct effect
-            is taken only where the next token is the one that followed before.
+        prompts: what to run on; default `n_prompts` random repeats of `n_pos` tokens, of which the direct
+            effect is taken only where the next token is the one that followed before.
         seed: draws prompts, bootstraps and random heads.
         progress: told how many hundredths of the work are done.
 
@@ -124,25 +124,17 @@ def head_measures(
     """
     check_settings(n_prompts, n_pos, seed)
     weights, stage = effective_weights(model), _stages(progress)
-    if prompts is None:
-        length = n_pos or min(reach(model), N_POS)
-        tokens, lengths = random_repeats(model, n_prompts, length, seed), (length,) * n_prompts
-    else:
-        tokens, lengths = to_batch(model, prompts)
-    scores = head_scores(
-        model, prompts=tokens if prompts is None else prompts, seed=seed, progress=stage("scores")
+    given: Prompt = (
+        random_repeats(model, n_prompts, n_pos or min(reach(model), N_POS), seed)
+        if prompts is None
+        else prompts
     )
-    shown = badges(scores)
+    scores = head_scores(model, prompts=given, seed=seed, progress=stage("scores"))
     frames, absent = [scores.table().assign(aspect="behaviour")], []
     if reason := refusal(model):
         absent.append(f"no copying on prompts and no direct effects: {model.name} {reason}")
     else:
-        told = stage("direct")
-        effects = direct_effects(
-            model, tokens, lengths, only_repeats=prompts is None, seed=seed, progress=told
-        )
-        aspect = np.where(effects["behaviour"] == "copying", "behaviour", "effect")
-        frames.append(effects.assign(aspect=aspect))
+        frames.append(_effects(model, given, prompts is None, seed, stage("direct")))
     kernel = positional_kernel(
         model,
         n_prompts=n_prompts,
@@ -150,10 +142,20 @@ def head_measures(
         seed=seed,
         progress=stage("kernel"),
     )
-    measured = pd.concat(frames).rename(columns={"behaviour": "measure"})
     from_weights, composition = _of_weights(weights, absent, seed, stage)
-    frame = _assembled([measured, *from_weights])
-    return HeadMeasures(model.name, frame, kernel, composition, shown, tuple(absent))
+    frame = _assembled([*frames, *from_weights])
+    return HeadMeasures(model.name, frame, kernel, composition, badges(scores), tuple(absent))
+
+
+def _effects(
+    model: Model, given: Prompt, only_repeats: bool, seed: int, told: Progress
+) -> pd.DataFrame:
+    tokens, lengths = to_batch(model, given)
+    effects = direct_effects(
+        model, tokens, lengths, only_repeats=only_repeats, seed=seed, progress=told
+    )
+    aspect = np.where(effects["behaviour"] == "copying", "behaviour", "effect")
+    return effects.assign(aspect=aspect)
 
 
 def _of_weights(
@@ -216,7 +218,9 @@ def _composition(scores: CompositionScores) -> Iterator[pd.DataFrame]:
 
 def _assembled(frames: list[pd.DataFrame]) -> pd.DataFrame:
     aligned = [
-        (frame if "aspect" in frame else frame.assign(aspect="weights")).reindex(columns=COLUMNS)
+        (frame if "aspect" in frame else frame.assign(aspect="weights"))
+        .rename(columns={"behaviour": "measure"})
+        .reindex(columns=COLUMNS)
         for frame in frames
     ]
     # Columns that a frame lacks are all NaN there; object columns would come of joining them as they are.
