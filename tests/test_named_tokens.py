@@ -47,6 +47,13 @@ def test_signs_of_whitespace_can_be_typed(attn_1l):
     assert named_token(attn_1l, "↵···") == named_token(attn_1l, "\n   ")
 
 
+def test_a_token_that_holds_a_sign_itself_comes_before_what_the_sign_stands_for(monkeypatch):
+    tokenizer = letters()
+    texts = {0: " ", 1: "·", 2: "a·"}
+    monkeypatch.setattr(tokenizer, "str_tokens", lambda ids: [texts.get(id, "x") for id in ids])
+    assert find_tokens(tokenizer, "·") == [1, 0, 2]
+
+
 def test_the_limit_holds(attn_1l):
     assert len(find_tokens(attn_1l.tokenizer, "e", 7)) == 7
     with pytest.raises(PromptError, match="not 0"):

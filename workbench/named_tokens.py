@@ -36,7 +36,7 @@ def find_tokens(tokenizer: Tokenizer, text: str, limit: int = 20) -> list[int]:
         small = spelled.casefold()
         if any(one in small for one in folded):
             same_case = any(one in spelled for one in wanted)
-            rank = (spelled not in wanted, small.strip() not in stripped, not same_case)
+            rank = (spelled != text, small.strip() not in stripped, not same_case)
             found.append((*rank, len(spelled), token))
     return [key[-1] for key in sorted(found)[:limit]]
 
