@@ -29,6 +29,9 @@ TRIGRAM_COLUMNS = (
     *("head", "source", "destination", "out", "attention", "output"),
     *("n", "n_followed", "rate", "chance", "effect", "gain"),
 )
+Raw = Annotated[
+    bool, typer.Option("--raw", help="Do not divide embeddings by their own norm scale.")
+]
 HeadName = Annotated[str, typer.Option("--head", help="The head, as layer.head.")]
 
 
@@ -94,6 +97,7 @@ def circuits(
     ] = None,
     through: Annotated[str, typer.Option(help="How the later head reads it: Q, K or V.")] = "V",
     offset: Offset = 0,
+    raw: Raw = False,
     top: Top = 20,
     out: Out = None,
     step: Step = None,
@@ -103,7 +107,7 @@ def circuits(
     from workbench.weights import effective_weights
 
     loaded = _load(model, step, out)
-    weights = effective_weights(loaded)
+    weights = effective_weights(loaded, normalise_tokens=not raw)
     chosen = _chosen_head(weights, head, earlier, through)
     found = _circuit(weights, chosen, kind, offset)
     for line in circuit_lines(found, weights):
@@ -114,7 +118,9 @@ def circuits(
         )
     table = entries_table(found, entries, loaded)
     show_frame(table)
-    write_table(table, out, loaded, command="circuits", head=head, kind=kind, by=by, offset=offset)
+    write_table(
+        table, out, loaded, command="circuits", head=head, kind=kind, by=by, offset=offset, raw=raw
+    )
 
 
 def skip_trigrams(
@@ -123,6 +129,7 @@ def skip_trigrams(
     source: Annotated[str | None, typer.Option(help="The token attended to, spelled out.")] = None,
     destination: Annotated[str | None, typer.Option(help="The token attending.")] = None,
     follows: Annotated[str | None, typer.Option("--predicts", help="The token raised.")] = None,
+    raw: Raw = False,
     count: Annotated[bool, typer.Option(help="Count them in held-out text.")] = False,
     top: Top = 20,
     out: Out = None,
@@ -130,13 +137,15 @@ def skip_trigrams(
 ) -> None:
     """Skip-trigrams [source] … [destination] → [out], from the weights alone."""
     from app.reports import trigram_table
+    from workbench.weights import effective_weights
 
     loaded = _load(model, step, out)
     given = {"source": source, "destination": destination, "out": follows}
     with _progress("heads") as told:
-        table = trigram_table(loaded, head, given, top, count=count, progress=told)
+        weights = effective_weights(loaded, normalise_tokens=not raw)
+        table = trigram_table(weights, head, given, top, count=count, progress=told)
     show_frame(table[[name for name in TRIGRAM_COLUMNS if name in table]])
-    write_table(table, out, loaded, command="skip-trigrams", head=head, given=given)
+    write_table(table, out, loaded, command="skip-trigrams", head=head, given=given, raw=raw)
 
 
 def composition(
@@ -177,9 +186,8 @@ def head(
     step: Step = None,
 ) -> None:
     """One head's card: what it does, what its weights say, and where these disagree."""
-    from workbench.head_card import head_card
-
     from app.reports import card_lines
+    from workbench.head_card import head_card
     from workbench.sites import Head
 
     loaded = _load(model, step, out)

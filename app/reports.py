@@ -20,7 +20,7 @@ from workbench.models.protocol import Model
 from workbench.sites import Head
 from workbench.top_entries import TopEntries
 from workbench.vocabulary import token_texts
-from workbench.weights import EffectiveWeights, effective_weights
+from workbench.weights import EffectiveWeights
 
 Told = Callable[[int, int], None]
 
@@ -111,7 +111,7 @@ def entries_table(circuit: Circuit, entries: TopEntries, model: Model) -> pd.Dat
 
 
 def trigram_table(
-    model: Model,
+    weights: EffectiveWeights,
     head: str | None,
     given: dict[str, str | None],
     top: int,
@@ -120,11 +120,10 @@ def trigram_table(
     progress: Told,
 ) -> pd.DataFrame:
     """The best skip-trigrams of one head or of all; with counts in held-out text if asked for."""
-    from workbench.trigram_counts import occurrences  # brings statsmodels, which takes a second
-
     from workbench.skip_trigrams import skip_trigrams
+    from workbench.trigram_counts import occurrences
 
-    weights = effective_weights(model)
+    model = weights.model
     heads = weights.heads if head is None else (Head.parse(head),)
     if not heads:
         raise UnsupportedError(f"{model.name} has no attention, so no skip-trigrams")

@@ -24,6 +24,7 @@ from workbench.circuits import ov_circuit, qk_circuit, summed
 from workbench.errors import ConfigError, PromptError, SiteError, UnsupportedError
 from workbench.models.bridge import BridgeModel
 from workbench.models.families import bridge_config
+from workbench.runs import run
 from workbench.sites import Head
 from workbench.weights import effective_weights
 
@@ -445,3 +446,25 @@ def test_wrong_tokens_positions_heads_and_counts_are_refused(build):
             circuit.singular(wrong)
     with pytest.raises(SiteError, match=r"no head 0\.9"):
         ov_circuit(weights, Head(0, 9))
+
+
+def test_normalised_tokens_give_the_first_layers_scores_exactly(build):
+    """With rotary positions the first layer reads embeddings alone, so no scale is left outside."""
+    model = build(order="s", norm="RMS", positions="rotary", n_kv_heads=2, scale=3.0)
+    tokens = torch.tensor([3, 7, 11, 2, 9])
+    scores = run(model, tokens[None].tolist(), sites=["scores"])["scores.0"][0]
+    weights = effective_weights(model, normalise_tokens=True)
+    for head in range(4):
+        for offset in range(3):
+            circuit = qk_circuit(weights, Head(0, head), offset=offset, centre=False)
+            assert circuit.unit == "score"
+            block = circuit.block(tokens, tokens).detach()
+            torch.testing.assert_close(block.diagonal(-offset), scores[head].diagonal(-offset))
+    assert ov_circuit(weights, Head(0, 0)).unit == "logits × σ"
+
+
+def test_normalising_tokens_changes_nothing_without_a_norm(build):
+    model = build()
+    weights = effective_weights(model, normalise_tokens=True)
+    torch.testing.assert_close(weights.W_E, model.W_E.detach(), rtol=0, atol=0)
+    assert qk_circuit(weights, Head(0, 0)).unit == "score"

@@ -3,7 +3,8 @@
     queries   E W_Q + σ̄ b_Q     keys   E W_K + σ̄ b_K        tokens
               P W_Q                    P W_K                positions (no bias: it stands with the tokens)
 
-σ̄ is the root mean square of the tokens' own scale σ, which a norm divides by; 1 without a norm.
+σ̄ is the root mean square of the tokens' own scale σ, which a norm divides by; 1 without a norm, and where E has
+been divided by σ already (`effective_weights(normalise_tokens=True)`).
 """
 
 from typing import Literal
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import ConfigError, UnsupportedError
+from workbench.folding import own_scales
 from workbench.sites import Head
 from workbench.weights import EffectiveWeights, HeadWeights
 
@@ -81,15 +83,10 @@ def position_table(weights: EffectiveWeights) -> Float[Tensor, "n_ctx d_model"]:
 
 
 def own_scale(weights: EffectiveWeights) -> float:
-    """Root mean square over the vocabulary of what a norm would divide each token by; 1 without a norm."""
-    kind = weights.cfg.norm
-    if kind == "none":
+    """Root mean square over the vocabulary of what a norm would divide each token by; 1 where none does."""
+    if weights.cfg.norm == "none" or weights.has_normalised_tokens:
         return 1.0
-    tokens = weights.W_E
-    square = (
-        tokens.square().mean() if kind.startswith("RMS") else tokens.var(-1, correction=0).mean()
-    )
-    return float(square + weights.cfg.eps) ** 0.5
+    return float(own_scales(weights.model, weights.W_E).square().mean().sqrt())
 
 
 def check_token_circuits(weights: EffectiveWeights) -> None:
@@ -161,10 +158,11 @@ def check_offset(weights: EffectiveWeights, offset: int) -> None:
     check_distance(weights, offset)
 
 
-def ov_unit(weights: EffectiveWeights) -> str:
+def ov_unit(weights: EffectiveWeights, rows: Axis) -> str:
     """What an OV entry measures: a norm at the source and one at the end each leave their σ outside."""
     has_norm_after = bool(getattr(weights.cfg, "has_post_norms", False))
-    return "logits" + _POWERS[2 * (weights.cfg.norm != "none") + has_norm_after]
+    has_norm = weights.cfg.norm != "none"
+    return "logits" + _POWERS[_is_normed(weights, rows) + has_norm + has_norm_after]
 
 
 def qk_unit(weights: EffectiveWeights, query: Axis, key: Axis) -> str:
@@ -175,7 +173,8 @@ def qk_unit(weights: EffectiveWeights, query: Axis, key: Axis) -> str:
 def _is_normed(weights: EffectiveWeights, axis: Axis) -> bool:
     # Shortformer positions join behind the norm.
     joins_behind = axis == "position" and weights.cfg.positions == "shortformer"
-    return weights.cfg.norm != "none" and not joins_behind
+    is_scaled = axis == "token" and weights.has_normalised_tokens
+    return weights.cfg.norm != "none" and not joins_behind and not is_scaled
 
 
 def centred(side: Float[Tensor, "row rank"]) -> Float[Tensor, "row rank"]:

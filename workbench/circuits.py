@@ -226,7 +226,7 @@ def ov_circuit(
         column_kind="token",
         row_axis="source",
         column_axis="out",
-        unit=ov_unit(weights),
+        unit=ov_unit(weights, rows),
         offset=None,
         is_centred=centre,
         model_name=weights.model_name,

@@ -96,6 +96,17 @@ def check(model: Model, *, centre_writers: bool) -> None:
         _ = model.rotary_rates  # type: ignore[attr-defined]  # refuses what is not a plain turn
 
 
+def own_scales(model: Model, tokens: Tensor) -> Tensor:
+    """What a norm would divide each embedding by, `[d_vocab 1]`, if it alone were the stream."""
+    kind = norm_kind(model)
+    square = (
+        tokens.square().mean(-1, keepdim=True)
+        if kind.startswith("RMS")
+        else tokens.var(-1, correction=0, keepdim=True)
+    )
+    return (square + model.cfg.eps).sqrt()
+
+
 def read_through(kind: str, norm: Any, weight: Tensor) -> Tensor:
     """`C diag(w) W`: the weight `[..., d_model, d_out]` for a stream that is only divided by its scale."""
     if norm is None or kind == "none":

@@ -142,7 +142,7 @@ def skip_trigrams(
     if offset is None:
         offset = 1 if weights.cfg.positions == "rotary" else 0
     ov, qk = ov_circuit(weights, head), qk_circuit(weights, head, offset=offset)
-    model = weights._model
+    model = weights.model
     tokens = _given(model, ov, given)
     found = _found(ov, qk, tokens, (k, per_source), progress)
     source, destination, out = (ids.cpu().numpy() for ids in found[:3])

@@ -39,8 +39,16 @@ class EffectiveWeights:
         unfolded: the scales that stay outside, in words; empty if the weights say everything.
     """
 
-    def __init__(self, model: Model, dtype: torch.dtype | None, centre_writers: bool) -> None:
-        self._model, self._dtype, self._centre_writers = model, dtype, centre_writers
+    def __init__(
+        self,
+        model: Model,
+        dtype: torch.dtype | None = None,
+        *,
+        centre_writers: bool = False,
+        normalise_tokens: bool = False,
+    ) -> None:
+        self.model, self._dtype, self._centre_writers = model, dtype, centre_writers
+        self.has_normalised_tokens = normalise_tokens
         self.cfg: Any = model.cfg
         self.model_name = model.name
         self._newest: tuple[int, AttentionWeights] | None = None
@@ -50,41 +58,49 @@ class EffectiveWeights:
 
     @cached_property
     def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
-        """Token embedding; a norm after it, in post-norm models, is not part of it."""
-        return self._written(self._model.W_E)
+        """Token embedding, each row over its own scale σ if that was asked for.
+
+        In post-norm models the norm behind it is not part of it.
+        """
+        weight = self._written(self.model.W_E)
+        return (
+            weight / folding.own_scales(self.model, weight)
+            if self.has_normalised_tokens
+            else weight
+        )
 
     @cached_property
     def W_pos(self) -> Float[Tensor, "n_ctx d_model"] | None:
         """Position embedding; None without one. In "shortformer" models only queries and keys see it."""
         if self.cfg.positions not in ("learned", "sinusoidal", "shortformer"):
             return None
-        weight: Tensor = self._model.W_pos  # type: ignore[attr-defined]  # where positions are a table
+        weight: Tensor = self.model.W_pos  # type: ignore[attr-defined]  # where positions are a table
         is_written = self.cfg.positions != "shortformer"
         return self._written(weight) if is_written else self._cast(weight)
 
     @cached_property
     def W_U(self) -> Float[Tensor, "d_model d_vocab_out"]:
         """Unembedding, with the final norm folded in."""
-        return self._read(self._cast(self._model.W_U), self._final_norm)
+        return self._read(self._cast(self.model.W_U), self._final_norm)
 
     @cached_property
     def b_U(self) -> Float[Tensor, " d_vocab_out"]:
         """Logits that are there whatever was read."""
-        bias: Tensor = self._cast(self._model.b_U)  # type: ignore[attr-defined]  # both kinds have it
-        return bias + self._shift(self._final_norm) @ self._cast(self._model.W_U)
+        bias: Tensor = self._cast(self.model.b_U)  # type: ignore[attr-defined]  # both kinds have it
+        return bias + self._shift(self._final_norm) @ self._cast(self.model.W_U)
 
     def unembedding(
         self, tokens: Sequence[int]
     ) -> tuple[Float[Tensor, "d_model token"], Float[Tensor, " token"]]:
         """Columns of `W_U` and entries of `b_U`, without folding the rest of the vocabulary."""
-        raw = self._cast(self._model.W_U[:, list(tokens)])
-        bias = self._cast(self._model.b_U[list(tokens)])  # type: ignore[attr-defined]
+        raw = self._cast(self.model.W_U[:, list(tokens)])
+        bias = self._cast(self.model.b_U[list(tokens)])  # type: ignore[attr-defined]
         return self._read(raw, self._final_norm), bias + self._shift(self._final_norm) @ raw
 
     @property
     def heads(self) -> tuple[Head, ...]:
         """Every head of the model."""
-        counts = [self._model.n_heads_in(layer) for layer in range(self.cfg.n_layers)]
+        counts = [self.model.n_heads_in(layer) for layer in range(self.cfg.n_layers)]
         return tuple(Head(layer, head) for layer, n in enumerate(counts) for head in range(n))
 
     def has_mlp(self, layer: int) -> bool:
@@ -132,7 +148,7 @@ class EffectiveWeights:
             b_K=b_K,
             b_V=b_V,
             b_O=self._written(constant * gain),
-            scales=folding.score_scales(self._model, layer),
+            scales=folding.score_scales(self.model, layer),
         )
 
     def mlp(self, layer: int) -> MLPWeights | None:
@@ -169,7 +185,7 @@ class EffectiveWeights:
             SiteError: no such head.
         """
         if head not in self.heads:
-            counts = [self._model.n_heads_in(layer) for layer in range(self.cfg.n_layers)]
+            counts = [self.model.n_heads_in(layer) for layer in range(self.cfg.n_layers)]
             raise SiteError(f"{self.model_name} has no head {head}: its layers have {counts}")
         layer = self.attention(head.layer)
         assert layer is not None
@@ -192,7 +208,7 @@ class EffectiveWeights:
             attn = self._block(head.layer).attn
             kv_head = index // (len(layer.W_Q) // attn.W_K.shape[0])
             pos_Q, pos_K = self._cast(attn.W_Q[index]), self._cast(attn.W_K[kv_head])
-        rates = self._model.rotary_rates if self.cfg.positions == "rotary" else None  # type: ignore[attr-defined]
+        rates = self.model.rotary_rates if self.cfg.positions == "rotary" else None  # type: ignore[attr-defined]
         return HeadWeights(
             label=str(head),
             W_Q=W_Q,
@@ -209,7 +225,7 @@ class EffectiveWeights:
 
     @property
     def _final_norm(self) -> Any:
-        return getattr(self._model, "ln_final", None)
+        return getattr(self.model, "ln_final", None)
 
     def _read(self, weight: Tensor, norm: Any) -> Tensor:
         return folding.read_through(self._norm, norm, weight)
@@ -222,7 +238,7 @@ class EffectiveWeights:
             raise SiteError(
                 f"{self.model_name} has no layer {layer}: they run from 0 to {self.cfg.n_layers - 1}"
             )
-        return self._model.blocks[layer]
+        return self.model.blocks[layer]
 
     def _cast(self, weight: Tensor) -> Tensor:
         weight = weight.detach()
@@ -234,7 +250,11 @@ class EffectiveWeights:
 
 
 def effective_weights(
-    model: Model, *, dtype: str | None = None, centre_writers: bool = False
+    model: Model,
+    *,
+    dtype: str | None = None,
+    centre_writers: bool = False,
+    normalise_tokens: bool = False,
 ) -> EffectiveWeights:
     """A model's folded weights: its log-probabilities, with norms that only scale.
 
@@ -242,6 +262,10 @@ def effective_weights(
         dtype: "float32" or "float64"; default the model's own.
         centre_writers: also take from everything written to the stream its mean over d_model, which
             LayerNorm would remove anyway.
+        normalise_tokens: divide each token's embedding by the scale that a norm would take from it alone:
+            exact for the first layer without positions in the stream, and else nearer than no scale at all,
+            under which tokens with short embeddings count too little. For circuits over the vocabulary; such
+            weights no longer make the model's stream. Nothing changes without a norm.
 
     Raises:
         ConfigError: another dtype.
@@ -251,4 +275,9 @@ def effective_weights(
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"no dtype {dtype!r} of weights: there are {', '.join(DTYPES)}")
     folding.check(model, centre_writers=centre_writers)
-    return EffectiveWeights(model, DTYPES.get(dtype or ""), centre_writers)
+    return EffectiveWeights(
+        model,
+        DTYPES.get(dtype or ""),
+        centre_writers=centre_writers,
+        normalise_tokens=normalise_tokens and model.cfg.norm != "none",
+    )
