@@ -153,7 +153,7 @@ def test_strong_common_direction_is_no_way_to_the_top(by):
     if by == "largest":
         norms = torch.outer(A.norm(dim=1), B.norm(dim=1))
         assert (norms >= float(found.values[-1])).all()
-        assert found.n_screened < 0.25 * found.n_total
+        assert found.n_screened < 0.4 * found.n_total
 
 
 @pytest.mark.parametrize("by", ORDERS)
@@ -184,7 +184,7 @@ def test_screening_skips_what_cannot_reach_the_top():
     A *= (0.4 * normal(2500, 1, seed=3)).exp()
     B = normal(3000, 32, seed=2) * torch.linspace(3, 0.1, 32)
     found = check(A, B, 100)
-    assert 0 < found.n_screened < 0.1 * found.n_total
+    assert 0 < found.n_screened < 0.15 * found.n_total
 
 
 @settings(max_examples=60, deadline=None)

@@ -17,6 +17,7 @@ out by a bound that costs nothing:
 Every bound includes the rounding of all four steps, so no entry is dropped that could be among the k best.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -31,14 +32,14 @@ from workbench.balance import N_CONVERTED, Factor, Indices, Numbers, Side, balan
 from workbench.errors import ConfigError, UnsupportedError
 
 # A block of rows by a tile of columns fits into a processor's second-level cache.
-N_BLOCK, N_TILE = 128, 1024
+N_BLOCK, N_TILE = 256, 512
 # Among this many rows of like norm, blocks are cut by the first coordinate: for circuits of real models the
 # best compromise between blocks narrow in the one and blocks narrow in the other.
 N_LIKE = 1024
 # Rows so light that few columns are left for them are taken together, but no more than this many.
 N_LIGHT = 8192
-# The heaviest rows by the heaviest columns give a first k-th best.
-N_SEED = 512
+# So many of the heaviest rows by so many columns give a first k-th best: more for a large k.
+N_SEED, N_SEED_MOST = 512, 4096
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class _Search:
         """Set a first floor, and keep the rows and columns that may reach it with any of the others."""
         a = self.pair.left.take(np.unique(self.equal_rows)).heaviest()
         b = self.pair.right.take(np.unique(self.equal_columns)).heaviest()
-        few = slice(0, N_SEED)
+        few = slice(0, min(N_SEED_MOST, max(N_SEED, 2 * math.isqrt(self.best.k))))
         ranks = self._ranks(a.take(few).rows() @ b.take(few).rows().T)
         heaviest_a, heaviest_b = float(a.size[0]), float(b.size[0])
         if ranks.numel() >= self.best.k:
