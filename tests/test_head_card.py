@@ -220,11 +220,13 @@ def test_direct_effects_of_public_architectures_are_what_heads_add_to_the_stream
 
 
 def test_repeats_score_only_what_was_to_be_expected(planted):
-    tokens = torch.tensor([[0, 3, 4, 5, 3, 4, 5]])
-    expected = direct_effects(planted, tokens, (7,), only_repeats=True)
-    everywhere = direct_effects(planted, tokens, (7,))
+    """After 3 4 5 3 4 5 comes 3, but after that comes 9 for the first time."""
+    tokens = torch.tensor([[0, 3, 4, 5, 3, 4, 5, 3, 9]])
+    expected = direct_effects(planted, tokens, (9,), only_repeats=True)
+    everywhere = direct_effects(planted, tokens, (9,))
     done = [t.set_index(["layer", "head", "behaviour"])["value"] for t in (expected, everywhere)]
-    assert done[0][1, 0, "direct effect"] > done[1][1, 0, "direct effect"] + 0.5
+    assert_allclose(done[0][1, 0, "direct effect"], 3 * (1 - 1 / 18), rtol=1e-3)
+    assert done[1][1, 0, "direct effect"] < 2
     assert done[0][1, 0, "copying"] == done[1][1, 0, "copying"]
 
 

@@ -75,14 +75,14 @@ def test_virtual_queries_and_keys_add_up_to_the_scores(build, fields):
     positions = None if weights.W_pos is None else weights.W_pos[:n_pos]
     sides = {}
     for through in ("Q", "K"):
-        bias = last.b_Q if through == "Q" else last.b_K
-        side = bias + weights.attention(0).b_O @ getattr(last, f"W_{through}")
+        side = weights.attention(0).b_O @ getattr(last, f"W_{through}")
         terms = [(last, torch.eye(n_pos).double())] + [
             (virtual_head(weights, LATER, earlier, through=through), done.pattern(0)[0, index])
             for index, earlier in enumerate(weights.heads[:4])
         ]
         for held, pattern in terms:
             side = side + pattern @ tokens @ getattr(held, f"W_{through}")
+            side = side + getattr(held, f"b_{through}")
             if (of_positions := getattr(held, f"pos_{through}")) is not None:
                 side = side + pattern @ positions @ of_positions
         sides[through] = side
