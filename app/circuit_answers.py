@@ -1,7 +1,8 @@
 """What the circuits page asks of the library: each function answers one panel, from the fields of its state.
 
 The head is `head`, or with `earlier` the virtual head `head∘earlier` whose input `through` is read through the
-earlier head. The circuit is OV or QK; the offset between query and key counts with rotary positions only.
+earlier head. Embeddings are divided by their own norm scale, or raw. The circuit is OV or QK; the offset between
+query and key counts with rotary positions only.
 """
 
 from collections.abc import Mapping
@@ -26,10 +27,15 @@ from workbench.vocabulary import token_id, token_texts
 from workbench.weights import EffectiveWeights, HeadWeights, effective_weights
 
 Given = Mapping[str, Any]
-HEAD = ("head", "earlier", "through")
+HEAD = ("head", "earlier", "through", "embedding")
 CIRCUIT = (*HEAD, "circuit", "offset")
 N_NULL, N_GEOMETRY = 100, 100
 MAX_BLOCK, MAX_MATCHES, N_ENDS, N_DIRECTIONS = 40, 60, 40, 12
+
+
+def token_weights(model: Model, given: Given) -> EffectiveWeights:
+    """A model's weights, each token's embedding over its own norm scale unless raw ones are asked for."""
+    return effective_weights(model, normalise_tokens=given["embedding"] != "raw")
 
 
 def chosen_head(model: Model, given: Given) -> tuple[EffectiveWeights, HeadWeights]:
@@ -39,7 +45,7 @@ def chosen_head(model: Model, given: Given) -> tuple[EffectiveWeights, HeadWeigh
         SiteError: no such head, or an earlier one that is not earlier.
         UnsupportedError: a virtual head where norms stand between heads.
     """
-    weights, head = effective_weights(model), Head.parse(given["head"])
+    weights, head = token_weights(model, given), Head.parse(given["head"])
     if not given["earlier"]:
         return weights, weights.head(head)
     earlier = Head.parse(given["earlier"])
@@ -81,7 +87,7 @@ def eigenvalues(model: Model, given: Given, report: Progress) -> Eigenvalues:
 
 def copying(model: Model, given: Given, report: Progress) -> CopyingScores:
     """The copying score of every head."""
-    weights = effective_weights(model)
+    weights = token_weights(model, given)
     said = report.counting("Eigenvalues of every head")
     return copying_scores(weights, kind=given["circuit"], n_null=N_NULL, n_tokens=0, progress=said)
 

@@ -37,6 +37,7 @@ FIELDS = (
     EARLIER,
     choice("through", ("V", "K", "Q")),
     choice("circuit", ("OV", "QK"), is_place=True),
+    choice("embedding", ("normalised", "raw")),
     whole("offset", 0, low=0, high=MAX_OFFSET, lasts="model"),
     choice("by", ("largest", "smallest", "size")),
     whole("k", 50, low=1, high=MAX_ENTRIES),
@@ -51,7 +52,7 @@ PANELS = (
         title="Every head",
         explains="The copying score (OV) or matching score (QK) of each head: 1 if every token raises itself, "
         "−1 if it lowers itself, 0 by chance. Click a head to choose it.",
-        uses=("circuit",),
+        uses=("circuit", "embedding"),
         draws=("head", "earlier"),
         compute=answers.copying,
         draw=views.copying,
@@ -173,6 +174,11 @@ def controls(session: Session, info: ModelInfo, state: PageState) -> list[Any]:
             "circuit", "Circuit", [("OV", "OV"), ("QK", "QK")], state["circuit"],
             hint="OV: what attending to a token does. QK: which tokens attend to which.",
         ),
+        choice_control(
+            "embedding", "Embeddings", [("normalised", "over own norm"), ("raw", "raw")],
+            state["embedding"],
+            hint="Without a norm in the model nothing changes.",
+        ),
         html.Div(offset, id=OFFSET_BLOCK, hidden=not state["offset"]),
         choice_control("by", "Top entries", [(x, x) for x in ("largest", "smallest", "size")], state["by"]),
         number_control("k", "How many", state["k"], (1, MAX_ENTRIES, 10)),
@@ -180,12 +186,12 @@ def controls(session: Session, info: ModelInfo, state: PageState) -> list[Any]:
             "token", "Token", state["token"], placeholder="part of a token",
             hint="· is a space, ↵ a new line; #17 is the token of that id",
         ),
+        choice_control("side", "Show its", [("row", "row"), ("column", "column")], state["side"]),
         html.Div("Skip-trigrams", className="field-label"),
         *(
             text_control(place, place, state[place], placeholder="any token")
             for place in trigrams.PLACES
         ),
-        choice_control("side", "Show its", [("row", "row"), ("column", "column")], state["side"]),
         *prompt_controls(info, state),
     ]  # fmt: skip
 

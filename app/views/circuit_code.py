@@ -16,6 +16,11 @@ def head_code(label: str) -> str:
     return f"Head({head.layer}, {head.head})"
 
 
+def _weights(state: PageState, model: str = "model") -> str:
+    own = "" if state["embedding"] == "raw" else ", normalise_tokens=True"
+    return f"effective_weights({model}{own})"
+
+
 def _start(state: PageState, *imports: str) -> list[str]:
     """Imports, model and weights; `head` is the chosen head's weights."""
     known = {
@@ -77,7 +82,7 @@ def copying(state: PageState) -> str:
             "from workbench.copying import copying_scores",
             "from workbench.weights import effective_weights",
             "",
-            f"weights = effective_weights({load_code(state)})",
+            f"weights = {_weights(state, load_code(state))}",
             f"scores = copying_scores(weights, kind={state['circuit']!r}, n_null=100, n_tokens=0)",
             "scores.table()",
         ]

@@ -57,7 +57,7 @@ def panels_of(page):
         VIRTUAL | {"through": "V", "circuit": "OV"},
         {"head": "1.1", "by": "size", "k": "3", "token": "cat", "side": "column"},
         {"token": "#3", "source": "cat", "out": "#2"},
-        {"step": "10"},
+        {"step": "10", "embedding": "raw"},
     ],
     ids=str,
 )
@@ -173,6 +173,22 @@ def test_a_virtual_head_is_the_librarys(session):
     assert circuit.label == expected.label == "1.0∘0.1 (K)"
     np.testing.assert_array_equal(circuit.row(3), expected.row(3))
     assert views.label(state_of(session, **VIRTUAL)) == "1.0∘0.1 (K)"
+
+
+def test_embeddings_are_over_their_own_norm_unless_raw_ones_are_asked_for(build, session):
+    model = build(norm="RMS")
+    raw, own = (state_of(session, embedding=name) for name in ("raw", "normalised"))
+    weights = effective_weights(model)
+    np.testing.assert_allclose(
+        answers.chosen_circuit(model, raw)[1].row(3), ov_circuit(weights, Head(0, 0)).row(3)
+    )
+    scale = float(weights.W_E[3].square().mean() + model.cfg.eps) ** 0.5
+    np.testing.assert_allclose(
+        scale * answers.chosen_circuit(model, own)[1].row(3),
+        ov_circuit(weights, Head(0, 0)).row(3),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("given", [{"head": "0.7"}, {"head": "0.0", "earlier": "1.0"}], ids=str)

@@ -189,6 +189,8 @@ def _add_nodes(figure: go.Figure, edges: pd.DataFrame, heads: Sequence[tuple[int
     labels = [f"{layer}.{head}" for layer, head in heads]
     joined = set(edges["writer"]) | set(edges["reader"])
     is_small = len(heads) <= MANY
+    # Greys that stand out from light and dark paper alike, those with an edge more than the others.
+    plain, edged = ("#868e96", "#495057") if is_small else ("rgba(128,128,128,0.35)", "#868e96")
     figure.add_scatter(
         x=[head for _, head in heads],
         y=[layer for layer, _ in heads],
@@ -199,8 +201,8 @@ def _add_nodes(figure: go.Figure, edges: pd.DataFrame, heads: Sequence[tuple[int
         marker={
             "symbol": "circle",
             "size": 34 if is_small else 9,
-            "color": ["#495057" if label in joined else "#adb5bd" for label in labels],
-            "line": {"color": "white", "width": 1},
+            "color": [edged if label in joined else plain for label in labels],
+            "line": {"color": "white", "width": 1 if is_small else 0},
         },
         hovertemplate="head %{customdata}<extra></extra>",
         showlegend=False,
