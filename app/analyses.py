@@ -130,13 +130,21 @@ class Analyses:
         self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._guard = threading.Lock()
 
-    def ask(self, question: Question, compute: Compute, *, wait: float = 0.0) -> Answer:
-        """The answer if it is kept; else starts or joins its computation and waits so many seconds for it."""
+    def ask(
+        self, question: Question, compute: Compute, *, wait: float = 0.0, is_poll: bool = False
+    ) -> Answer:
+        """The answer if it is kept; else starts or joins its computation and waits so many seconds for it.
+
+        Args:
+            is_poll: whether who asks has asked before, and wants to hear how it ended rather than start anew.
+        """
         key = question.key
         if (kept := self._kept.get(key)) is not None:
             return Answer(key, kept)
         try:
-            job = self._jobs.start(key, lambda report: self._compute(question, compute, report))
+            job = self._jobs.start(
+                key, lambda report: self._compute(question, compute, report), is_poll=is_poll
+            )
             return Answer(key, job.future.result(timeout=wait))
         except FutureTimeout:
             return Answer(key, message=job.message, fraction=job.fraction, seconds=job.seconds)

@@ -1,8 +1,8 @@
 """What the circuits page asks of the library: each function answers one panel, from the fields of its state.
 
 The head is `head`, or with `earlier` the virtual head `head∘earlier` whose input `through` is read through the
-earlier head. Embeddings are divided by their own norm scale, or raw. The circuit is OV or QK; the offset between
-query and key counts with rotary positions only.
+earlier head. Embeddings are divided by their own norm scale, or raw. The circuit is OV or QK; the offset
+between query and key counts with rotary positions only.
 """
 
 from collections.abc import Mapping

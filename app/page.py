@@ -167,8 +167,11 @@ def _register_panel(app: Dash, session: Session, fields: Sequence[Field], panel:
             return frame.hint(hint)
         if drawn == wanted:
             return frame.unchanged()
-        wait = 0.0 if ctx.triggered_id == frame.tick else WAIT_SECONDS
-        answer = session.analyses.ask(panel.question(state), panel.compute, wait=wait)
+        is_poll = ctx.triggered_id == frame.tick and asked == panel.question(state).key
+        wait = 0.0 if is_poll else WAIT_SECONDS
+        answer = session.analyses.ask(
+            panel.question(state), panel.compute, wait=wait, is_poll=is_poll
+        )
         return _shown(panel, state, answer, wanted)
 
     @app.callback(
