@@ -1,7 +1,8 @@
 # make dashboard   set up if needed, then serve http://127.0.0.1:8050
 # make test        set up if needed, then run all tests (browser tests where Chromium can be had)
 # make check       format, lint, types        make bench   ratios against peers
-.PHONY: dashboard test check bench setup setup-dev chromium clean
+# make studies     every number and figure of the studies anew
+.PHONY: dashboard test check bench studies setup setup-dev chromium clean
 
 PYTHON ?= python3
 PORT ?= 8050
@@ -20,6 +21,10 @@ check: setup-dev
 
 bench: setup-dev chromium
 	.venv/bin/python -m benchmarks
+
+studies: setup-dev
+	.venv/bin/python -m studies.zero_and_one_layer
+	.venv/bin/python -m studies.induction_heads
 
 setup: .venv/.ready
 setup-dev: .venv/.ready-dev
