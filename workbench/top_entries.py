@@ -31,8 +31,10 @@ from torch import Tensor
 from workbench.balance import N_CONVERTED, Factor, Indices, Numbers, Side, balanced, pick, scaled
 from workbench.errors import ConfigError, UnsupportedError
 
-# A block of rows by a tile of columns fits into a processor's second-level cache.
-N_BLOCK, N_TILE = 256, 512
+# A block of rows by a tile of columns fits into a processor's second-level cache. Low blocks leave more
+# columns out; where hardly any can be, high ones multiply faster.
+N_BLOCK, N_TILE = 128, 1024
+N_DENSE_BLOCK = 512
 # Among this many rows of like norm, blocks are cut by the first coordinate: for circuits of real models the
 # best compromise between blocks narrow in the one and blocks narrow in the other.
 N_LIKE = 1024
@@ -144,6 +146,7 @@ class _Search:
         self.equal_rows, self.equal_columns = _first_equal(left.given), _first_equal(right.given)
         self.pair = balanced(left, right)
         self._tile = torch.empty(N_TILE, left.given.shape[1], dtype=torch.float32)
+        self.n_high = N_BLOCK
         self._products = torch.empty(N_BLOCK * N_TILE, dtype=torch.float32)
         self._choose_columns()
 
@@ -178,7 +181,8 @@ class _Search:
             return [self.a.take(slice(done, done + min(n_at_once, N_LIGHT)))]
         like = self.a.take(slice(done, done + N_LIKE))
         order = np.argsort(like.first)
-        return [like.take(order[i : i + N_BLOCK]) for i in range(0, len(order), N_BLOCK)]
+        starts = range(0, len(order), self.n_high)
+        return [like.take(order[start : start + self.n_high]) for start in starts]
 
     def _reach(self, size: float) -> int:
         """How many columns, heaviest first, may reach the floor with a row of this size."""
@@ -198,9 +202,10 @@ class _Search:
         # Sizes fall, so the first column's error is the largest.
         bound += self.pair.error(size, float(self.b.size[0]))
         chosen = np.flatnonzero(bound >= self.best.floor)
-        a_rows = a.rows()
-        for start in range(0, len(chosen), N_TILE):
-            tile = chosen[start : start + N_TILE]
+        self.n_high = N_DENSE_BLOCK if 2 * len(chosen) > len(self.b) else N_BLOCK
+        a_rows, n_wide = a.rows(), N_BLOCK * N_TILE // max(N_BLOCK, len(a))
+        for start in range(0, len(chosen), n_wide):
+            tile = chosen[start : start + n_wide]
             error = self.pair.error(size, float(b.size[tile[0]]))
             rows, columns = self._screen(a_rows, tile, error)
             self._recompute(a.index[rows], b.index[columns])
