@@ -79,9 +79,14 @@ def markdown(rows: pd.DataFrame, cells: Mapping[str, tuple[str, Cell]]) -> str:
 
 
 def number(digits: int, *, sign: bool = False) -> Cell:
-    """Writes a number with so many decimals; nothing for a missing one."""
+    """Writes a number with so many decimals, no minus before zero; nothing for a missing one."""
     shape = f"{'+' if sign else ''}.{digits}f"
-    return lambda value: "" if pd.isna(value) else f"{value:{shape}}".replace("-", "−")
+
+    def write(value: Any) -> str:
+        # Adding 0.0 turns -0.0 into 0.0.
+        return "" if pd.isna(value) else f"{round(value, digits) + 0.0:{shape}}".replace("-", "−")
+
+    return write
 
 
 def percent(digits: int = 0) -> Cell:

@@ -82,7 +82,7 @@ def test_a_table_is_written_as_its_cells_say():
         "| 50.0 % | +0.50 [+0.25, +1.00] |",
         "|  |  |",
     ]
-    assert number(1)(-2.04) == "−2.0"
+    assert number(1)(-2.04) == "−2.0" and number(1)(-0.04) == "0.0"
 
 
 def test_spaces_line_ends_and_bars_are_seen():
