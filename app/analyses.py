@@ -147,6 +147,8 @@ class Analyses:
             )
             return Answer(key, job.future.result(timeout=wait))
         except FutureTimeout:
+            if job.is_cancelled:  # its thread ends where it next reports
+                return Answer(key, is_cancelled=True)
             return Answer(key, message=job.message, fraction=job.fraction, seconds=job.seconds)
         except (Cancelled, CancelledError):
             return Answer(key, is_cancelled=True)

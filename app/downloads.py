@@ -1,4 +1,4 @@
-"""Routes by the key of an answer, never by a query: its table as Parquet or CSV, and word that a visitor left."""
+"""Routes by the key of an answer, never by a query: its table as Parquet or CSV, and who waits no more."""
 
 import tempfile
 from pathlib import Path

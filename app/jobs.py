@@ -87,7 +87,8 @@ class Jobs:
     def __init__(
         self, name: str, *, workers: int = 2, waiting: int = 16, patience: float | None = None
     ) -> None:
-        self._queue: queue.Queue[tuple[Job, Callable[[Progress], Any]] | None] = queue.Queue()
+        self._queue: queue.Queue[tuple[Hashable, Job, Callable[[Progress], Any]] | None]
+        self._queue = queue.Queue()
         # Daemons, so that Ctrl-C does not wait for a model that is being converted.
         for index in range(workers):
             threading.Thread(target=self._work, name=f"{name}_{index}", daemon=True).start()
@@ -95,15 +96,22 @@ class Jobs:
         self._lock = threading.Lock()
         self._workers, self._most, self._patience = workers, workers + waiting, patience
 
-    def start(self, key: Hashable, work: Callable[[Progress], Any]) -> Job:
+    def start(
+        self, key: Hashable, work: Callable[[Progress], Any], *, is_poll: bool = False
+    ) -> Job:
         """The job of this key: the one under way, or a new one.
+
+        Args:
+            is_poll: whether someone asks again who waits for it; they hear of a failure, once it has failed,
+                where anyone else would start it anew.
 
         Raises:
             BudgetError: too many are waiting already.
         """
         with self._lock:
             job = self._jobs.get(key)
-            if job is not None and not job.future.done() and not job.is_cancelled:
+            is_running = job is not None and not job.future.done() and not job.is_cancelled
+            if job is not None and (is_running or is_poll):
                 job.asked = time.monotonic()
                 return job
             self._drop_unwanted()
@@ -116,11 +124,11 @@ class Jobs:
             self._jobs[key] = job
             for old in [k for k, job in self._jobs.items() if job.future.done()][: -self._most]:
                 del self._jobs[old]
-        self._queue.put((job, work))
+        self._queue.put((key, job, work))
         return job
 
     def find(self, key: Hashable) -> Job | None:
-        """The newest job of this key, if it is still remembered."""
+        """The newest job of this key while it waits or runs, or if it failed lately."""
         with self._lock:
             return self._jobs.get(key)
 
@@ -163,15 +171,27 @@ class Jobs:
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
-            job, work = item
+            key, job, work = item
             if job.is_unwanted:
                 job.future.cancel()
             if not job.future.set_running_or_notify_cancel():
                 continue
             job.message = "Starting"
             try:
-                job.future.set_result(work(Progress(job)))
+                result = work(Progress(job))
             except BaseException as error:
                 if not isinstance(error, ValueError | Cancelled):
                     log.exception("a job failed", exc_info=error)
                 job.future.set_exception(error)
+            else:
+                self._forget(key, job)
+                job.future.set_result(result)
+            # Nothing here may keep a result alive while the thread waits for more work.
+            del item, job, work
+            result = None
+
+    def _forget(self, key: Hashable, job: Job) -> None:
+        """Caches keep results, within their limits; what ended well is not remembered here as well."""
+        with self._lock:
+            if self._jobs.get(key) is job:
+                del self._jobs[key]

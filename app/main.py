@@ -10,7 +10,7 @@ from flask import Response, request
 
 from app import api, downloads
 from app.components import alert, aria, attributes, icon_button
-from app.page import register_state
+from app.page import REOPEN, register_state
 from app.pages import attention, circuits, composition, heads, residual
 from app.security import harden
 from app.session import Session
@@ -18,7 +18,7 @@ from workbench.errors import WorkbenchError
 
 PAGES = (attention, residual, circuits, composition, heads)
 PROVIDER, URL, PAGE, THEME = "provider", "url", "page", "theme"
-NAV, SKIP, REOPEN, FAILED, OFFLINE = "nav", "skip", "reopen", "failed", "offline"
+NAV, SKIP, FAILED, OFFLINE = "nav", "skip", "failed", "offline"
 MAX_QUERY_FIELDS = 32
 log = logging.getLogger("workbench.app")
 

@@ -22,6 +22,7 @@ from workbench.errors import WorkbenchError
 from workbench.models import ModelInfo
 
 STATE, KNOWN, SINK, PANELS = "page-state", "page-known", "page-sink", "panels"
+REOPEN = "reopen"  # in the shell: the query with which a page is to be built anew
 WAIT_SECONDS = 0.5
 Controls = Callable[[Session, ModelInfo, PageState], Sequence[Any]]
 
@@ -133,6 +134,7 @@ def register_state(app: Dash) -> None:
     app.clientside_callback(
         ClientsideFunction("pages", "gather"),
         Output(STATE, "data"),
+        Output(REOPEN, "data"),
         Input({"type": controls.CONTROL, "field": ALL}, "value"),
         State(STATE, "data"),
         State(KNOWN, "data"),

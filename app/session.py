@@ -141,11 +141,16 @@ class Session:
         key = (name, step)
         with self._guard:
             lock = self._loading.setdefault(key, threading.Lock())
-        with lock:
+        told = report or (lambda line: None)
+        while not lock.acquire(timeout=0.2):
+            told(f"Loading {name}")  # a place to be cancelled, while another loads it
+        try:
             model = self._models.get(key)
             if model is None:
-                model = self._load(name, step=step, progress=report or (lambda line: None))
+                model = self._load(name, step=step, progress=told)
                 self._models.put(key, model)
+        finally:
+            lock.release()
         return model
 
     def first_head(self, name: str) -> Head | None:
@@ -155,13 +160,15 @@ class Session:
         except WorkbenchError:
             return None
 
-    def request(self, view: View, *, wait: float = 0.0) -> Status:
-        """Start a view, or join its computation; waits up to so many seconds for the result."""
+    def request(self, view: View, *, wait: float = 0.0, is_poll: bool = False) -> Status:
+        """Start a view, or join its computation (as of `Jobs.start`); waits so many seconds for the result."""
         shown = self._views.get(view.key)
         if shown is not None:
             return Status(view.key, shown)
         try:
-            job = self._jobs.start(view.key, lambda report: self._compute(view, report))
+            job = self._jobs.start(
+                view.key, lambda report: self._compute(view, report), is_poll=is_poll
+            )
             return Status(view.key, job.future.result(timeout=wait))
         except FutureTimeout:
             return Status(view.key, message=job.message, seconds=job.seconds)

@@ -71,7 +71,7 @@ def data_table(
 def _column(name: str, header: str, values: pd.Series, form: str) -> dict[str, Any]:
     is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     longest = 8 if is_number else int(values.astype(str).str.len().max() or 1)
-    width = 34 + 7.5 * min(max(len(header) + 2, longest), WIDEST)
+    width = 34 + 7.5 * min(max(len(header) + 5, longest), WIDEST)
     # Columns share what is left over; where nothing is, the table scrolls sideways.
     column = {"field": name, "headerName": header, "minWidth": round(width), "flex": round(width)}
     if not is_number:

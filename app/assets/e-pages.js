@@ -19,13 +19,15 @@
   // Emptied text is text; an emptied number is no number.
   const emptyOf = (previous, field) => (typeof previous[field] === "string" ? "" : null);
 
-  function reset(next, known, spans) {
+  // Fields whose value meant something only with what is gone; the control is told where the page stays.
+  function reset(next, known, spans, stays) {
     for (const [field, lasts] of Object.entries(known.lasts)) {
       if (!spans.includes(lasts)) continue;
       next[field] = field in known.defaults ? known.defaults[field] : null;
-      if (document.querySelector(`[id*='"field":"${field}"']`)) {
-        dash_clientside.set_props(control(field), { value: next[field] === null ? "" : next[field] });
-      }
+      const value = next[field] === null ? "" : next[field];
+      const shown = stays && document.querySelector(`[id*='"field":"${field}"']`);
+      // Afterwards: a callback that sets what it reads would be called again before it ends.
+      if (shown) setTimeout(() => dash_clientside.set_props(control(field), { value }), 0);
     }
   }
 
@@ -54,15 +56,14 @@
       const next = gathered(previous, known);
       if (next.model !== previous.model) {
         // The server builds the page anew: each model has its own steps, examples and heads.
-        reset(next, known, ["model", "prompt"]);
+        reset(next, known, ["model", "prompt"], false);
         if (known.examples.includes(next.prompt)) delete next.prompt;
         delete next.step;
         leave();
-        dash_clientside.set_props("reopen", { data: `?${queryOf(next, known)}` });
-        return none();
+        return [none(), `?${queryOf(next, known)}`];
       }
-      if (next.prompt !== previous.prompt) reset(next, known, ["prompt"]);
-      return same(next, previous) ? none() : next;
+      if (next.prompt !== previous.prompt) reset(next, known, ["prompt"], true);
+      return [same(next, previous) ? none() : next, none()];
     },
 
     address(state, known) {

@@ -165,8 +165,8 @@ def _register_show(app: Dash, session: Session) -> None:
         if complaints:
             return _failed(shown, view, alert("; ".join(complaints)))
         # Dash drops the answer to a call that another follows, so a tick must not outlast the clock.
-        wait = 0.0 if ctx.triggered_id == TICK else WAIT_SECONDS
-        status = session.request(view, wait=wait)
+        is_poll = ctx.triggered_id == TICK
+        status = session.request(view, wait=0.0 if is_poll else WAIT_SECONDS, is_poll=is_poll)
         if status.error:
             return _failed(shown, view, _example_instead(session, view, shown, status))
         if status.shown is None:

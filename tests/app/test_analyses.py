@@ -1,7 +1,9 @@
 """Questions are computed once, kept within bounds, and stopped when nobody wants them any more."""
 
+import gc
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from app.analyses import WORKERS, Analyses, Question, result_bytes
+from app.cache import ByteCache
 from app.jobs import Cancelled, Jobs
 from workbench.errors import BudgetError, UnsupportedError
 
@@ -209,6 +212,42 @@ def test_errors_are_told_and_tried_again(analyses, caplog):
     assert "secret" not in answer.error
     assert "secret" in caplog.text
     assert settled(analyses, ASK, lambda model, asked, report: 5).kept.result == 5
+
+
+def test_who_polls_hears_how_it_ended_and_starts_nothing(analyses):
+    calls = []
+
+    def refused(model, asked, report):
+        calls.append(1)
+        raise UnsupportedError("no such thing here")
+
+    analyses.ask(ASK, refused, wait=10)
+    for _ in range(5):
+        assert analyses.ask(ASK, refused, is_poll=True).error == "no such thing here"
+    assert len(calls) == 1
+    started, ended = threading.Event(), threading.Event()
+    other = Question("other", "tiny")
+    analyses.ask(other, endless(started, ended))
+    analyses.cancel(other.key)
+    until = time.monotonic() + 10
+    while (answer := analyses.ask(other, endless(started, ended), is_poll=True)).is_working:
+        assert time.monotonic() < until
+    assert answer.is_cancelled
+
+
+def test_only_the_cache_keeps_results_alive(analyses):
+    class Result:
+        pass
+
+    answer = settled(analyses, ASK, lambda model, asked, report: Result())
+    held = weakref.ref(answer.kept.result)
+    del answer
+    assert held() is not None
+    analyses._kept = ByteCache(10, len)
+    until = time.monotonic() + 10
+    while held() is not None:
+        assert time.monotonic() < until
+        gc.collect()
 
 
 def test_a_result_beyond_the_memory_is_refused():

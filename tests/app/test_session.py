@@ -184,12 +184,11 @@ def test_the_cache_drops_what_was_used_longest_ago():
 
 def test_too_many_waiting_computations_are_refused():
     jobs, go = Jobs("test", workers=1, waiting=1), threading.Event()
-    for key in "ab":
-        jobs.start(key, lambda report: go.wait(10))
+    first, second = (jobs.start(key, lambda report: go.wait(10)) for key in "ab")
     with pytest.raises(BudgetError, match="2 computations"):
         jobs.start("c", lambda report: None)
     go.set()
-    jobs.find("b").future.result(10)
+    assert first.future.result(10) and second.future.result(10)
     jobs.start("c", lambda report: None).future.result(10)
     jobs.close()
 

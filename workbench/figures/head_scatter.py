@@ -94,7 +94,9 @@ def _axis(table: pd.DataFrame, measure: str) -> _Axis:
 
 def _colours(table: pd.DataFrame, colour: str, labels: pd.Index) -> tuple[_Axis, dict[str, Any]]:
     """The measure that colours, and how markers show it: signed values diverge from white at zero."""
+    ticks: dict[str, int] = {}
     if colour == LAYER:
+        ticks = {"tick0": 0, "dtick": 1 + max(labels.get_level_values(0), default=0) // 12}
         frame = pd.DataFrame({"value": labels.get_level_values(0)}, labels)
         shade = _Axis(LAYER, "", frame.reindex(columns=COLUMNS))
     else:
@@ -102,6 +104,7 @@ def _colours(table: pd.DataFrame, colour: str, labels: pd.Index) -> tuple[_Axis,
         shade = _Axis(found.name, found.unit, found.frame.reindex(labels))
     values = shade.frame["value"].to_numpy(float)
     bar = {"title": {"text": shade.title, "side": "right", "font": {"size": 12}}, "thickness": 12}
+    bar |= ticks
     if np.nanmin(values, initial=0.0) < 0:
         limit = symmetric_limit(values)
         scale, low, high = plotly_scale(DIVERGING), -limit, limit

@@ -24,7 +24,7 @@ def attribution_bars(table: pd.DataFrame, *, total: float, name: str) -> go.Figu
         total: the model's own number, drawn as a line that the sum must reach.
         name: what the line is: "logit of ·the".
     """
-    parts = [html.escape(str(part))[:60] for part in table["part"]]
+    parts = [html.escape(str(part)[:60], quote=False) for part in table["part"]]
     values = table["value"].to_numpy(float)
     whole = float(values.sum())
     figure = go.Figure(
@@ -53,7 +53,7 @@ def attribution_bars(table: pd.DataFrame, *, total: float, name: str) -> go.Figu
     figure.add_vline(
         x=total,
         line={"dash": "dot", "width": 1.5, "color": SUM},
-        annotation={"text": f"{html.escape(name)} {total:.3f}", "yshift": 2},
+        annotation={"text": f"{html.escape(name, quote=False)} {total:.3f}", "yshift": 2},
         annotation_position="top",
     )
     steps = np.concatenate([[0.0], np.cumsum(values), [total]])

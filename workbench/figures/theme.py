@@ -91,7 +91,7 @@ def plotly_scale(anchors: Sequence[str]) -> list[list[float | str]]:
 
 def token_labels(tokens: Sequence[str]) -> list[str]:
     """One axis label per position: plotly would merge repeated tokens, and read `<b>` as markup."""
-    return [f"{pos}·{html.escape(token)}" for pos, token in enumerate(tokens)]
+    return [f"{pos}·{html.escape(token, quote=False)}" for pos, token in enumerate(tokens)]
 
 
 def _whole(count: int) -> dict[str, int]:

@@ -22,4 +22,5 @@ def visible(token: str) -> str:
 def figure_text(token: str, most: int = 24) -> str:
     """The visible token as plotly may print it: cut to `most` characters, its markup escaped."""
     shown = visible(token)
-    return html.escape(shown if len(shown) <= most else shown[: most - 1] + "…")
+    # Plotly knows no `&quot;`, and would print it as it stands.
+    return html.escape(shown if len(shown) <= most else shown[: most - 1] + "…", quote=False)
