@@ -1,7 +1,6 @@
 """The circuits and composition pages: what they show is what the library computes, and refusals are said."""
 
 import json
-import threading
 
 import numpy as np
 import pandas as pd
@@ -301,22 +300,3 @@ def test_a_question_does_not_depend_on_what_only_changes_the_drawing(session):
         if panel.analysis == "composition"
     }
     assert len(questions) == 1
-
-
-def test_a_look_at_what_was_cancelled_starts_nothing_while_it_still_ends(session):
-    started, go_on, calls = threading.Event(), threading.Event(), []
-
-    def slow(model, given, report):
-        calls.append(given)
-        started.set()
-        go_on.wait(10)
-        report("next step")
-
-    question = Question("slow", "other")
-    assert session.analyses.ask(question, slow).is_working
-    assert started.wait(30)
-    assert session.analyses.cancel(question.key)
-    assert session.analyses.ask(question, slow, again=False).is_cancelled
-    go_on.set()
-    assert session.analyses.ask(question, slow, again=False, wait=10).is_cancelled
-    assert len(calls) == 1
