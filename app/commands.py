@@ -74,7 +74,7 @@ def attribute(
     step: Step = None,
 ) -> None:
     """Direct logit attribution: what every part adds to a logit; the parts sum to it."""
-    from workbench.logit_attribution import logit_attribution
+    from workbench.direct_attribution import logit_attribution
 
     loaded = _load(model, step, out)
     found = logit_attribution(
@@ -187,7 +187,7 @@ def head(
 ) -> None:
     """One head's card: what it does, what its weights say, and where these disagree."""
     from app.reports import card_lines
-    from workbench.head_card import head_card
+    from workbench.cards import head_card
     from workbench.sites import Head
 
     loaded = _load(model, step, out)

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from app.analyses import Desk
-from workbench.head_card import HeadCard, head_card
-from workbench.head_measures import HeadMeasures, head_measures
+from workbench.cards import HeadCard, head_card
+from workbench.measures import HeadMeasures, head_measures
 from workbench.models.protocol import Model
 from workbench.sites import Head
 

@@ -120,8 +120,8 @@ def trigram_table(
     progress: Told,
 ) -> pd.DataFrame:
     """The best skip-trigrams of one head or of all; with counts in held-out text if asked for."""
-    from workbench.skip_trigrams import skip_trigrams
     from workbench.trigram_counts import occurrences
+    from workbench.trigrams import skip_trigrams
 
     model = weights.model
     heads = weights.heads if head is None else (Head.parse(head),)

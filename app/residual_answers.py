@@ -9,9 +9,9 @@ import pandas as pd
 from jaxtyping import Int
 
 from app.jobs import Progress
+from workbench.direct_attribution import LogitAttribution, logit_attribution
 from workbench.errors import PromptError
 from workbench.lens import LogitLens, logit_lens
-from workbench.logit_attribution import LogitAttribution, logit_attribution
 from workbench.models.protocol import Model
 from workbench.residual import StreamGeometry, stream_geometry
 from workbench.runs import run

@@ -6,8 +6,8 @@ import torch
 from transformer_lens import ActivationCache
 
 from tests.test_weights import OWN, encoder, public, randomised
+from workbench.direct_attribution import logit_attribution
 from workbench.errors import ConfigError, PromptError, UnsupportedError
-from workbench.logit_attribution import logit_attribution
 from workbench.parts import stream_parts
 from workbench.residual import stream_geometry
 

@@ -1,3 +1,8 @@
+import importlib
+import pkgutil
+import subprocess
+import sys
+
 import pytest
 
 import workbench
@@ -13,6 +18,28 @@ def test_every_public_name_leads_to_something_documented(name):
     assert getattr(workbench, name).__doc__
 
 
+def test_no_public_name_is_also_a_module():
+    """Importing a module would put it in the place of the name."""
+    modules = {module.name for module in pkgutil.iter_modules(workbench.__path__)}
+    assert not modules & set(workbench.__all__)
+
+
+def test_names_stay_what_they_are_once_everything_is_imported():
+    names = [module.name for module in pkgutil.iter_modules(workbench.__path__)]
+    for name in names:
+        importlib.import_module(f"workbench.{name}")
+    for name in workbench.__all__:
+        assert callable(getattr(workbench, name)), name
+
+
 def test_an_unknown_name_lists_what_exists():
     with pytest.raises(AttributeError, match="attention_view"):
         workbench.nonsense  # noqa: B018
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = (
+        "import sys, workbench; print([m for m in ('torch', 'pandas', 'dash') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -18,10 +18,10 @@ from workbench.errors import ConfigError, PromptError, SiteError, UnsupportedErr
 from workbench.models.bridge import BridgeModel
 from workbench.models.families import bridge_config
 from workbench.sites import Head
-from workbench.skip_trigrams import SkipTrigrams, bugs, skip_trigrams
 from workbench.training.held_out import held_out_text
 from workbench.trigram_counts import occurrences
 from workbench.trigram_effects import Place, hiding_effects
+from workbench.trigrams import SkipTrigrams, bugs, skip_trigrams
 from workbench.weights import effective_weights
 
 HEAD = Head(0, 0)

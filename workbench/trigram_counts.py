@@ -21,8 +21,8 @@ from workbench.errors import ConfigError, SiteError, UnsupportedError
 from workbench.models.protocol import Model
 from workbench.scoring import CONFIDENCE, Progress
 from workbench.sites import Head
-from workbench.skip_trigrams import SkipTrigrams
 from workbench.trigram_effects import Effect, Place, hiding_effects
+from workbench.trigrams import SkipTrigrams
 
 COUNTED = ("n", "n_followed", "rate", "low", "high", "chance", "n_destination")
 MEASURED = (

@@ -170,7 +170,7 @@ def directions(state: PageState) -> str:
 def trigrams(state: PageState) -> str:
     """The ranked skip-trigrams and what they imply."""
     lines = _trigrams(
-        state, "import pandas as pd", "from workbench.skip_trigrams import bugs, skip_trigrams"
+        state, "import pandas as pd", "from workbench.trigrams import bugs, skip_trigrams"
     )
     return "\n".join([*lines, "pd.concat([found.table(), bugs(found).table()], ignore_index=True)"])
 
@@ -179,7 +179,7 @@ def counted(state: PageState) -> str:
     """The same, counted in held-out text."""
     lines = _trigrams(
         state,
-        "from workbench.skip_trigrams import skip_trigrams",
+        "from workbench.trigrams import skip_trigrams",
         "from workbench.trigram_counts import occurrences",
     )
     n_measured = 0 if state["earlier"] else 8

@@ -11,9 +11,9 @@ from app.fields import PageState
 from app.residual_answers import CosineAnswer, LensAnswer, token_of
 from app.session import Session
 from app.tables import data_table
+from workbench.direct_attribution import LogitAttribution
 from workbench.figures import lens_view, residual_view
 from workbench.figures.tokens import figure_text, visible
-from workbench.logit_attribution import LogitAttribution
 from workbench.models import ModelInfo
 from workbench.residual import StreamGeometry
 
@@ -158,7 +158,7 @@ def attribution_code(state: PageState) -> str:
     return _code(
         state,
         "from workbench.figures.residual_view import attribution_bars",
-        "from workbench.logit_attribution import logit_attribution",
+        "from workbench.direct_attribution import logit_attribution",
         body=[
             f"found = logit_attribution({call}, by={state['by']!r}{''.join(options)})",
             "print(found.total, found.values.sum(), found.residual)",

@@ -1,6 +1,6 @@
 """One head's card: behaviour, weights and direct effect together, and where they disagree.
 
-The measures are those of `workbench.head_measures`, each with its interval or its chance level. Beside them
+The measures are those of `workbench.measures`, each with its interval or its chance level. Beside them
 stand the heads that this one composes with most, and attention by distance next to the part of the score that
 only position decides (`workbench.position_circuits`).
 
@@ -19,9 +19,9 @@ from jaxtyping import Float
 from workbench.circuit_factors import TABLES
 from workbench.composition import CompositionScores
 from workbench.errors import ConfigError
-from workbench.head_measures import HeadMeasures, head_measures
 from workbench.heads import Badge
 from workbench.matching import INPUTS, Matching, Pair, can_match_values
+from workbench.measures import HeadMeasures, head_measures
 from workbench.models.protocol import Model
 from workbench.position_circuits import score_by_offset
 from workbench.scoring import Progress
@@ -88,7 +88,7 @@ def head_card(
     Raises:
         SiteError: no such head.
         ConfigError: measures of another model.
-        UnsupportedError: as `workbench.head_measures.head_measures`.
+        UnsupportedError: as `workbench.measures.head_measures`.
     """
     weights = effective_weights(model)
     weights.head(head)  # refuses early

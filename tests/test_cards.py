@@ -9,14 +9,14 @@ from numpy.testing import assert_allclose
 
 from tests.circuit_models import randomised
 from tests.test_weights import public
+from workbench.cards import head_card
 from workbench.composition import composition_scores
 from workbench.copying import copying_scores
 from workbench.direct_effects import direct_effects
 from workbench.errors import ConfigError, SiteError, UnsupportedError
 from workbench.geometry import qk_geometry
-from workbench.head_card import head_card
-from workbench.head_measures import head_measures
 from workbench.heads import head_scores
+from workbench.measures import head_measures
 from workbench.parts import stream_parts
 from workbench.prompts import random_repeats
 from workbench.runs import run

@@ -15,8 +15,8 @@ from tests.trigram_models import planted, slow_best, slow_scores
 from workbench import load
 from workbench.errors import ConfigError, PromptError, SiteError, UnsupportedError
 from workbench.sites import Head
-from workbench.skip_trigrams import bugs, skip_trigrams
 from workbench.trigram_ranking import Side, best_triples
+from workbench.trigrams import bugs, skip_trigrams
 from workbench.weights import effective_weights
 
 PLACES = ("source", "destination", "out")
