@@ -202,7 +202,7 @@ class _Search:
         # Sizes fall, so the first column's error is the largest.
         bound += self.pair.error(size, float(self.b.size[0]))
         chosen = np.flatnonzero(bound >= self.best.floor)
-        self.n_high = N_DENSE_BLOCK if 2 * len(chosen) > len(self.b) else N_BLOCK
+        self.n_high = N_DENSE_BLOCK if len(chosen) > 0.9 * len(self.b) else N_BLOCK
         a_rows, n_wide = a.rows(), N_BLOCK * N_TILE // max(N_BLOCK, len(a))
         for start in range(0, len(chosen), n_wide):
             tile = chosen[start : start + n_wide]
