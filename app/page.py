@@ -144,7 +144,8 @@ def register_state(app: Dash) -> None:
         ClientsideFunction("pages", "address"),
         Output(SINK, "title"),
         Input(STATE, "data"),
-        State(KNOWN, "data"),
+        # An input that no callback writes: else Dash leaves out the first call, as `gather` has none.
+        Input(KNOWN, "data"),
     )
 
 

@@ -12,8 +12,8 @@ import pytest
 from served_pages import served
 
 import workbench
+from workbench.direct_attribution import logit_attribution
 from workbench.lens import logit_lens
-from workbench.logit_attribution import logit_attribution
 from workbench.models import list_models
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -82,6 +82,7 @@ def test_the_page_opens_with_an_example_and_the_librarys_numbers(open_page, dash
     expect(page.locator(SAID)).to_contain_text(f"is {found.total:.4f}")
     expect(page.locator(SAID)).to_contain_text(f"parts sum to {found.values.sum():.4f}")
     expect(page.get_by_role("link", name="Residual")).to_have_attribute("aria-current", "page")
+    wait_for_query(page, model="attn-2l", prompt=prompt)
     for panel in ("norms", "survival", "cosines"):
         expect(page.locator(f"#{panel} .heatmaplayer").first).to_be_attached(timeout=30_000)
 
@@ -189,7 +190,7 @@ def test_another_model_and_another_page_keep_the_prompt_and_back_returns(visit):
     page.get_by_role("combobox", name="Model").or_(page.get_by_label("Model")).first.click()
     page.get_by_role("option", name="attn-1l").click()
     wait_for_query(page, model="attn-1l", prompt=PROMPT)
-    ticks = page.locator("#lens-graph .ytick")
+    ticks = page.locator("#lens-graph .ytick text")
     expect(ticks).to_have_count(2, timeout=60_000)
     page.go_back()
     expect(ticks).to_have_count(3, timeout=60_000)
@@ -225,7 +226,8 @@ def test_a_long_computation_shows_progress_and_is_cancelled(open_page, serve):
     page = open_page()
     page.goto(serve(create_app(session)) + "/residual")
     panel = page.locator("#attribution")
-    expect(panel.locator(".working")).to_contain_text("converting part", timeout=30_000)
+    words = re.compile("Loading attn-2l|converting part")
+    expect(panel.locator(".working")).to_contain_text(words, timeout=30_000)
     panel.get_by_role("button", name="Cancel").click()
     expect(panel.get_by_text("Cancelled.")).to_be_visible()
     expect(panel.locator(".working")).to_be_hidden()
@@ -252,7 +254,7 @@ def test_who_leaves_the_page_stops_its_computations(open_page, serve, monkeypatc
     session = Session(load=endless, list_models=models.list_models)
     page = open_page()
     page.goto(serve(create_app(session)) + "/residual")
-    expect(page.locator("#attribution .working")).to_contain_text("converting", timeout=30_000)
+    expect(page.locator("#attribution .working")).to_be_visible(timeout=30_000)
     page.goto("about:blank")
     until = time.monotonic() + 20
     while not session.analyses.is_idle:
@@ -271,8 +273,8 @@ def test_the_page_is_readable_when_narrow_dark_and_from_the_keyboard(visit):
         fill = "element => getComputedStyle(element).fill"
         assert page.locator(f"#attribution-graph {text}").first.evaluate(fill) == ink
     things = page.locator("button:visible, a:visible, textarea:visible, [role=slider]:visible")
-    unnamed = """things => things.filter(one =>
-        one.tabIndex >= 0 && !(one.ariaLabel || one.innerText || one.title || one.labels?.length)).map(one => one.outerHTML)"""
+    unnamed = """things => things.filter(one => one.tabIndex >= 0 &&
+        !(one.ariaLabel || one.innerText || one.title || one.labels?.length)).map(one => one.outerHTML)"""
     assert things.evaluate_all(unnamed) == []
     page.locator(".panels").click(position={"x": 3, "y": 3})
     page.keyboard.press("/")
