@@ -77,19 +77,17 @@ class Matching:
         Raises:
             ConfigError, SiteError, UnsupportedError: as `matching_scores`.
         """
-        core = self._core(through)
+        core = self._core(through).to(self._weights.W_E)
         needed = {head for pair in pairs for head in pair}
         for head in needed - set(self._weights.heads):
             self._weights.head(head)  # raises, and names the heads that there are
         heads = {head: held for head, held in self._weights.each_head() if head in needed}
-        carried = {
-            writer: core @ heads[writer].W_V.double() for writer in {writer for writer, _ in pairs}
-        }
+        carried = {writer: core @ heads[writer].W_V for writer in {writer for writer, _ in pairs}}
         found = []
         for writer, reader in pairs:
-            enter, leave = (side.double() for side in factors(heads[reader], through, offset))
-            small = (heads[writer].W_O.double() @ enter) @ (leave.mT @ carried[writer])
-            found.append(copying_score(torch.linalg.eigvals(small)))
+            enter, leave = factors(heads[reader], through, offset)
+            small = (heads[writer].W_O @ enter) @ (leave.mT @ carried[writer])
+            found.append(copying_score(torch.linalg.eigvals(small.double())))
         return np.array(found, dtype=float)
 
     def null(self, through: Input, size: int, n_null: int, seed: int) -> Float[np.ndarray, " draw"]:
