@@ -52,7 +52,7 @@ def wait_for_query(page, **wanted):
         page.wait_for_timeout(50)
 
 
-def test_the_page_opens_on_the_head_of_the_models_card(visit, measures):
+def test_points_rows_and_the_card_are_those_of_the_library(visit, measures):
     page = visit()
     expect(page.locator(POINTS)).to_have_count(8 + 1)  # and the ring
     expect(page.locator("#card .card-head")).to_contain_text("Head 1.1")
@@ -60,67 +60,44 @@ def test_the_page_opens_on_the_head_of_the_models_card(visit, measures):
     of = measures.of(Head(1, 1)).set_index("measure")["value"]
     row = page.locator("#card [role=row]", has_text="induction").first
     expect(row).to_contain_text(f"{of['induction']:.3g}")
+    # A row of the table of all heads shows its card, which leads to the head's other pages.
+    row = page.locator("#head-rows [role=row][row-index='4']").first
+    row.scroll_into_view_if_needed()
+    value = measures.of(Head(1, 0)).set_index("measure")["value"]["previous-token"]
+    expect(row).to_contain_text(f"{value:.3g}")
+    row.locator("[role=gridcell]").first.click()
+    wait_for_query(page, head="1.0")
+    expect(page.locator("#card .card-head")).to_contain_text("Head 1.0")
+    circuits = page.get_by_role("link", name="Circuits of 1.0")
+    expect(circuits).to_have_attribute("href", "/circuits?model=attn-2l&head=1.0")
+    page.get_by_role("link", name="Attention of 1.0").click()
+    expect(page.locator("#viewer")).to_contain_text("head 1.0", timeout=60_000)
+    wait_for_query(page, head="1.0", locked="1")
 
 
-def test_a_click_on_a_point_shows_its_card(visit):
-    page = visit()
-    label = page.locator("#heads-graph .textpoint", has_text="0.1")
-    box = label.bounding_box()
+def test_clicks_and_lists_choose_and_the_address_can_be_shared(visit, open_page):
+    page = visit(y="distance", colour="layer")
+    box = page.locator("#heads-graph .textpoint", has_text="0.1").bounding_box()
     # Labels stand above their points.
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] + 8)
     wait_for_query(page, head="0.1")
     expect(page.locator("#card .card-head")).to_contain_text("Head 0.1")
-
-
-def test_a_row_of_the_table_shows_its_card(visit, measures):
-    page = visit()
-    row = page.locator("#head-rows [role=row][row-index='4']").first
-    row.scroll_into_view_if_needed()
-    row.locator("[role=gridcell]").first.click()
-    wait_for_query(page, head="1.0")
-    expect(page.locator("#card .card-head")).to_contain_text("Head 1.0")
-    value = measures.of(Head(1, 0)).set_index("measure")["value"]["previous-token"]
-    expect(row).to_contain_text(f"{value:.3g}")
-
-
-def test_any_two_measures_are_chosen_from_the_lists(visit):
-    page = visit()
     page.get_by_role("combobox", name="Across").or_(page.get_by_label("Across")).first.click()
     page.get_by_role("option", name="entropy", exact=True).click()
     wait_for_query(page, x="entropy")
     expect(page.locator("#heads-graph .xtitle")).to_contain_text("entropy, nats")
-
-
-def test_a_shared_address_opens_the_same_page(visit, open_page):
-    page = visit(x="entropy", y="distance", colour="layer", head="0.2")
     other = open_page()
     other.goto(page.url)
     expect(other.locator("#heads-graph .ytitle")).to_contain_text("distance", timeout=60_000)
-    expect(other.locator("#card .card-head")).to_contain_text("Head 0.2", timeout=60_000)
+    expect(other.locator("#heads-graph .xtitle")).to_contain_text("entropy, nats")
+    expect(other.locator("#card .card-head")).to_contain_text("Head 0.1", timeout=60_000)
     wait_for_query(other, **query_of(page))
 
 
-def test_a_card_leads_to_the_attention_of_its_head(visit):
-    page = visit(head="1.2")
-    page.get_by_role("link", name="Attention of 1.2").click()
-    expect(page.locator("#viewer")).to_contain_text("head 1.2", timeout=60_000)
-    wait_for_query(page, head="1.2", locked="1")
-
-
-def test_a_card_leads_to_the_circuits_of_its_head(visit):
-    page = visit(head="1.2")
-    expect(page.get_by_role("link", name="Circuits of 1.2")).to_have_attribute(
-        "href", "/circuits?model=attn-2l&head=1.2"
-    )
-
-
-@pytest.mark.parametrize(
-    ("query", "words"),
-    [({"x": "beauty"}, "no x 'beauty'"), ({"head": "<b>"}, "no head '<b>'")],
-)
-def test_an_address_that_cannot_be_meant_is_said_and_something_is_shown(visit, query, words):
-    page = visit(**query)
-    expect(page.locator(".controls")).to_contain_text(words)
+def test_an_address_that_cannot_be_meant_is_said_and_something_is_shown(visit):
+    page = visit(x="beauty", head="<b>")
+    for words in ("no x 'beauty'", "no head '<b>'"):
+        expect(page.locator(".controls")).to_contain_text(words)
 
 
 def test_a_head_that_the_model_lacks_is_named_in_the_card(open_page, dashboard):
