@@ -12,6 +12,7 @@ from app.controls import (
     number_control,
     prompt_controls,
     slider_control,
+    switch_control,
     text_control,
 )
 from app.fields import PROMPT, Field, PageState, choice, head, text, whole
@@ -44,6 +45,7 @@ FIELDS = (
     text("token", lasts="model"),
     choice("side", ("row", "column")),
     *(text(place, lasts="model") for place in trigrams.PLACES),
+    choice("count", ("off", "on")),
     PROMPT,
 )
 PANELS = (
@@ -128,6 +130,7 @@ PANELS = (
         compute=trigrams.counted,
         draw=trigram_views.counted,
         code=code.counted,
+        needs=trigram_views.not_counted,
     ),
     Panel(
         name="circuit-directions",
@@ -165,7 +168,7 @@ def controls(session: Session, info: ModelInfo, state: PageState) -> list[Any]:
             "Reads through an earlier head",
             state["earlier"],
             placeholder="none",
-            hint=html.Span(["A virtual head: see ", views.to_composition(state)]),
+            hint="together a virtual head; the composition page shows which heads read which",
         ),
         choice_control(
             "through", "… with its", [(x, f"{x}") for x in ("V", "K", "Q")], state["through"]
@@ -192,6 +195,7 @@ def controls(session: Session, info: ModelInfo, state: PageState) -> list[Any]:
             text_control(place, place, state[place], placeholder="any token")
             for place in trigrams.PLACES
         ),
+        switch_control("count", "Count them in text", state["count"]),
         *prompt_controls(info, state),
     ]  # fmt: skip
 

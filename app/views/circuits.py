@@ -76,6 +76,7 @@ def eigenvalues(found: Eigenvalues, state: PageState) -> list[Any]:
             ("percentile", f"{100 * np.mean(null < cloud.score):.0f} of {len(null)} random heads"),
         ),
         graph(figure, label=f"Eigenvalues of {cloud.label} in the complex plane", min_width=340),
+        _links(state),
     ]
 
 
@@ -245,6 +246,12 @@ def _axes(state: PageState) -> tuple[str, str]:
     return ("source", "out") if state["circuit"] == "OV" else ("query", "key")
 
 
-def to_composition(state: PageState) -> html.A:
-    """A link to the composition page."""
-    return page_link("Composition of this model", "/composition", model=state["model"])
+def _links(state: PageState) -> html.Div:
+    """To the other pages, at the same head."""
+    shared = {"model": state["model"], "step": state["step"], "head": state["head"]}
+    pair = {"earlier": state["earlier"], "through": state["through"]} if state["earlier"] else {}
+    links = [
+        page_link(f"Attention of {state['head']}", "/", **shared, locked=1),
+        page_link(f"Composition with {state['head']}", "/composition", **shared, **pair),
+    ]
+    return html.Div(links, className="pair-links")

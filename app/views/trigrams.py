@@ -68,6 +68,13 @@ def _implied(found: Trigrams) -> Any:
     )
 
 
+def not_counted(state: PageState) -> str:
+    """What must be asked for before anything is counted."""
+    if state["count"] == "on":
+        return ""
+    return "Reading the held-out text takes some seconds for each head: switch on “Count them in text”."
+
+
 def counted(found: Occurrences, state: PageState) -> list[Any]:
     """Counts and effects."""
     table = found.table()

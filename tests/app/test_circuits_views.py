@@ -48,6 +48,12 @@ def panels_of(page):
     return [pytest.param(page, panel, id=panel.name) for panel in page.PANELS]
 
 
+def test_skip_trigrams_are_counted_only_when_asked(session):
+    panel = next(one for one in circuits.PANELS if one.name == "circuit-counted")
+    assert "switch on" in panel.needs(state_of(session))
+    assert panel.needs(state_of(session, count="on")) == ""
+
+
 @pytest.mark.parametrize(("page", "panel"), panels_of(circuits))
 @pytest.mark.parametrize(
     "given",

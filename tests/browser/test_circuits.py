@@ -64,7 +64,7 @@ def wait_for_query(page, **wanted):
     )
 
 
-def test_the_page_opens_with_the_numbers_of_the_models_notable_head(visit, weights):
+def test_the_page_opens_with_the_notable_head_and_another_is_typed_or_clicked(visit, weights):
     page = visit()
     expect(page.locator("#circuit-score")).to_have_text(
         score_text(weights, Head(1, 1)), timeout=SLOW
@@ -72,16 +72,12 @@ def test_the_page_opens_with_the_numbers_of_the_models_notable_head(visit, weigh
     # Every panel answers, with a figure or a table.
     for name in ("heads", "eigenvalues", "block", "offsets", "directions", "geometry"):
         expect(page.locator(f"#circuit-{name} .js-plotly-plot")).to_be_visible(timeout=SLOW)
-    for name in ("entries", "token", "trigrams", "counted"):
+    for name in ("entries", "token", "trigrams"):
         expect(page.locator(f"#circuit-{name} .ag-row")).not_to_have_count(0, timeout=SLOW)
         # Tables lay their rows out once they are seen.
         page.locator(f"#circuit-{name}").scroll_into_view_if_needed()
         expect(page.locator(f"#circuit-{name} .ag-row").first).to_be_visible(timeout=SLOW)
-    wait_for_query(page, head="1.1")
-
-
-def test_another_head_is_typed_or_clicked(visit, weights):
-    page = visit(head="1.1")
+    page.locator("#circuit-heads").scroll_into_view_if_needed()
     page.get_by_label("Head", exact=True).fill("0.2")
     expect(page.locator("#circuit-score")).to_have_text(
         score_text(weights, Head(0, 2)), timeout=SLOW
@@ -100,7 +96,7 @@ def test_another_head_is_typed_or_clicked(visit, weights):
     wait_for_query(page, head="0.2")
 
 
-def test_a_token_is_searched_and_another_that_contains_it_is_clicked(visit):
+def test_tokens_are_searched_by_what_they_contain(visit):
     page = visit()
     page.get_by_label("Token", exact=True).fill("self")
     panel = page.locator("#circuit-token")
@@ -112,15 +108,15 @@ def test_a_token_is_searched_and_another_that_contains_it_is_clicked(visit):
     expect(panel.locator(".facts-row .token")).to_have_text("·self", timeout=SLOW)
     page.get_by_label("Token", exact=True).fill("zebrafish")
     expect(panel.get_by_role("alert")).to_contain_text("no token", timeout=SLOW)
-
-
-def test_skip_trigrams_of_one_source(visit):
-    page = visit(head="0.1")
+    # The same search gives skip-trigrams of one source.
     page.get_by_label("source", exact=True).fill("self")
     panel = page.locator("#circuit-trigrams")
     expect(panel.locator(".ag-row [col-id=source]").first).to_have_text("self", timeout=SLOW)
     expect(panel.locator(".ag-row [col-id=source]").nth(5)).to_have_text("self")
-    expect(page.locator("#circuit-counted")).to_contain_text("held-out text", timeout=SLOW)
+    counted = page.locator("#circuit-counted")
+    expect(counted).to_contain_text("switch on", timeout=SLOW)
+    page.get_by_role("radiogroup", name="Count them in text").get_by_text("on").click()
+    expect(counted).to_contain_text("tokens of held-out text", timeout=SLOW)
     wait_for_query(page, source="self")
 
 

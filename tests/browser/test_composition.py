@@ -49,7 +49,7 @@ def wait_for_query(page, **wanted):
     expect(page).to_have_url(re.compile(parts), timeout=20_000)
 
 
-def test_the_page_opens_with_the_scores_of_all_pairs(visit, table):
+def test_the_page_opens_with_all_pairs_and_a_cell_or_a_row_chooses_one(visit, table):
     page = visit()
     for name in ("maps", "heads"):
         expect(page.locator(f"#composition-{name} .js-plotly-plot")).to_be_visible(timeout=SLOW)
@@ -59,6 +59,17 @@ def test_the_page_opens_with_the_scores_of_all_pairs(visit, table):
         expect(row.locator(f"[col-id={column}]")).to_have_text(best[column], timeout=SLOW)
     expect(row.locator("[col-id=score]")).to_have_text(f"{best['score']:.3f}")
     expect(page.locator("#composition-pair")).to_contain_text("Choose a pair")
+    cells = page.locator("#composition-maps-graph .nsewdrag").nth(1)  # the middle one is K
+    box = cells.bounding_box(timeout=SLOW)
+    page.mouse.move(box["x"] + box["width"] * 0.37, box["y"] + box["height"] * 0.37)
+    cells.click(position={"x": box["width"] * 0.375, "y": box["height"] * 0.375})
+    wait_for_query(page, head="1.1", earlier="0.1")
+    row = page.locator("#composition-pairs .ag-row[row-index='1']")
+    second = table.nlargest(2, "excess").iloc[1]
+    row.locator("[col-id=score]").click()
+    wait_for_query(page, head=second["reader"], earlier=second["writer"])
+    chosen = page.locator("#composition-pair .pair-input.chosen")
+    expect(chosen).to_contain_text(f"{second['through']}-composition", timeout=SLOW)
 
 
 def test_a_click_on_an_edge_leads_to_its_virtual_head(visit, table):
@@ -92,21 +103,6 @@ def test_a_click_on_an_edge_leads_to_its_virtual_head(visit, table):
     expect(page).to_have_url(re.compile("/circuits"), timeout=SLOW)
     wait_for_query(page, head=best["reader"], earlier=best["writer"], through="K", circuit="QK")
     expect(page.locator("#circuit-score")).to_have_text(f"{best['matching']:+.3f}", timeout=SLOW)
-
-
-def test_a_cell_and_a_row_choose_pairs(visit, table):
-    page = visit()
-    cells = page.locator("#composition-maps-graph .nsewdrag").nth(1)  # the middle one is K
-    box = cells.bounding_box(timeout=SLOW)
-    page.mouse.move(box["x"] + box["width"] * 0.37, box["y"] + box["height"] * 0.37)
-    cells.click(position={"x": box["width"] * 0.375, "y": box["height"] * 0.375})
-    wait_for_query(page, head="1.1", earlier="0.1")
-    row = page.locator("#composition-pairs .ag-row[row-index='1']")
-    second = table.nlargest(2, "excess").iloc[1]
-    row.locator("[col-id=score]").click()
-    wait_for_query(page, head=second["reader"], earlier=second["writer"])
-    chosen = page.locator("#composition-pair .pair-input.chosen")
-    expect(chosen).to_contain_text(f"{second['through']}-composition", timeout=SLOW)
 
 
 def test_the_threshold_says_how_many_edges_there_are(visit, table):
