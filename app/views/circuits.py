@@ -73,7 +73,7 @@ def eigenvalues(found: Eigenvalues, state: PageState) -> list[Any]:
         facts(
             (SCORES[cloud.kind], html.Strong(f"{cloud.score:+.3f}", id="circuit-score")),
             ("random heads", f"{null.mean():+.3f} ± {null.std(ddof=1):.3f}"),
-            ("percentile", f"{100 * np.mean(null < cloud.score):.0f} of {len(null)} random heads"),
+            ("above", f"{int(np.sum(null < cloud.score))} of {len(null)} random heads"),
         ),
         graph(figure, label=f"Eigenvalues of {cloud.label} in the complex plane", min_width=340),
         _links(state),

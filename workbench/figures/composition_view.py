@@ -27,7 +27,7 @@ COLOURS = {"Q": CATEGORICAL[0], "K": CATEGORICAL[5], "V": CATEGORICAL[2]}
 BENDS = {"Q": -1.0, "K": 1.0, "V": 0.35}
 WIDTHS = (1.0, 1.8, 2.8, 4.0, 5.5)
 CURVE = np.linspace(0, 1, 15)
-MANY = 40
+MANY, GAPS = 40, 16
 
 
 def composition_maps(
@@ -68,8 +68,8 @@ def composition_maps(
             name=through,
             hovertemplate=f"{axis} %{{y}} → {through} of {axis} %{{x}}<br>%{{z:.3f}} {unit}<extra></extra>",
             hoverongaps=False,
-            xgap=1 if len(columns) <= MANY else 0,
-            ygap=1 if len(rows) <= MANY else 0,
+            xgap=1 if len(columns) <= GAPS else 0,
+            ygap=1 if len(rows) <= GAPS else 0,
         )
         figure.add_trace(cells, row=1, col=column)
     # Written out as categories: plotly reads "0.3" as a number.
