@@ -191,9 +191,14 @@ def _rings(figure: go.Figure, largest: float, radius: str) -> None:
             type="circle", x0=-place, x1=place, y0=-place, y1=place, line=line, layer="below"
         )
         figure.add_annotation(
-            x=place * np.cos(0.9), y=place * np.sin(0.9), text=f"{mark:,.0f}" if mark >= 100 else f"{mark:.3g}", showarrow=False,
-            font={"size": 10, "color": NULL}, xanchor="left", yanchor="bottom",
-        )  # fmt: skip
+            x=place * np.cos(0.9),
+            y=place * np.sin(0.9),
+            text=f"{mark:,.0f}" if mark >= 100 else f"{mark:.3g}",
+            showarrow=False,
+            font={"size": 10, "color": NULL},
+            xanchor="left",
+            yanchor="bottom",
+        )
 
 
 def _largest_size(*groups: np.ndarray) -> float:
