@@ -57,8 +57,8 @@ def test_the_server_answers_over_a_real_socket(session):
             assert answer.status == 200
             assert "Server" not in answer.headers
     finally:
+        server.task_dispatcher.shutdown()  # before: a thread that still answers needs the open server
         server.close()
-        server.task_dispatcher.shutdown()
         thread.join(5)
         # A connection that the stopped loop had not yet seen end.
         wasyncore.close_all(server._map, ignore_all=True)
