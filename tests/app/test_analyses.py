@@ -156,10 +156,25 @@ def test_a_computation_whose_visitor_left_ends_and_frees_its_thread():
     analyses.close()
 
 
-def test_a_computation_that_is_asked_for_goes_on():
-    analyses = Analyses(lambda name, step, report: name, limit=100_000, patience=0.3)
+def test_a_computation_that_is_asked_for_goes_on(analyses):
+    go = threading.Event()
 
     def compute(model, asked, report):
+        assert go.wait(10)
+        report("Working")
+        return "done"
+
+    key = analyses.ask(ASK, compute).key
+    job = analyses._jobs.find(key)
+    job.asked -= 2 * job.patience
+    assert job.is_unwanted
+    analyses.ask(ASK, compute)
+    assert not job.is_unwanted
+    go.set()
+    assert settled(analyses, ASK, compute).kept.result == "done"
+
+
+def compute(model, asked, report):
         for step in range(60):
             report("Working", step / 60)
             time.sleep(0.02)
