@@ -174,16 +174,6 @@ def test_a_computation_that_is_asked_for_goes_on(analyses):
     assert settled(analyses, ASK, compute).kept.result == "done"
 
 
-def compute(model, asked, report):
-        for step in range(60):
-            report("Working", step / 60)
-            time.sleep(0.02)
-        return "done"
-
-    assert settled(analyses, ASK, compute).kept.result == "done"
-    analyses.close()
-
-
 def test_a_job_that_was_left_ends_unless_another_still_asks(monkeypatch):
     monkeypatch.setattr("app.jobs.GRACE_SECONDS", 0.2)
     analyses = Analyses(lambda name, step, report: name, limit=100_000, patience=60)
