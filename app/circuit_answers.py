@@ -14,15 +14,15 @@ import pandas as pd
 from jaxtyping import Float
 
 from app.jobs import Progress
-from workbench.circuits import Circuit, ov_circuit, qk_circuit
-from workbench.copying import CopyingScores, EigenCloud, copying_scores, eigen_cloud
+from workbench.circuits.copying import CopyingScores, EigenCloud, copying_scores, eigen_cloud
+from workbench.circuits.full import Circuit, ov_circuit, qk_circuit
+from workbench.circuits.geometry import Geometry, qk_geometry
+from workbench.circuits.positions import OffsetScores, score_by_offset
+from workbench.composition.virtual import virtual_head
 from workbench.errors import PromptError
-from workbench.geometry import Geometry, qk_geometry
 from workbench.models.protocol import Model
-from workbench.named_tokens import find_tokens
-from workbench.position_circuits import OffsetScores, score_by_offset
 from workbench.sites import Head
-from workbench.virtual import virtual_head
+from workbench.trigrams.named_tokens import find_tokens
 from workbench.vocabulary import token_id, token_texts
 from workbench.weights import EffectiveWeights, HeadWeights, effective_weights
 

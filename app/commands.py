@@ -51,7 +51,7 @@ def lens(
 ) -> None:
     """The logit lens: what each layer's stream would predict."""
     from app.reports import lens_table
-    from workbench.lens import logit_lens
+    from workbench.stream.lens import logit_lens
 
     loaded = _load(model, step, out)
     with _progress("layers") as told:
@@ -74,7 +74,7 @@ def attribute(
     step: Step = None,
 ) -> None:
     """Direct logit attribution: what every part adds to a logit; the parts sum to it."""
-    from workbench.direct_attribution import logit_attribution
+    from workbench.stream.attribution import logit_attribution
 
     loaded = _load(model, step, out)
     found = logit_attribution(
@@ -152,7 +152,7 @@ def composition(
     model: ModelName, offset: Offset = 0, top: Top = 20, out: Out = None, step: Step = None
 ) -> None:
     """Q, K and V composition of all pairs of heads, against chance."""
-    from workbench.composition import composition_scores
+    from workbench.composition.scores import composition_scores
     from workbench.weights import effective_weights
 
     loaded = _load(model, step, out)
@@ -169,7 +169,7 @@ def geometry(
     model: ModelName, offset: Offset = 0, top: Top = 60, out: Out = None, step: Step = None
 ) -> None:
     """Symmetry, eigenvalue mass and effective ranks of every head, against chance."""
-    from workbench.geometry import qk_geometry
+    from workbench.circuits.geometry import qk_geometry
     from workbench.weights import effective_weights
 
     loaded = _load(model, step, out)
@@ -187,7 +187,7 @@ def head(
 ) -> None:
     """One head's card: what it does, what its weights say, and where these disagree."""
     from app.reports import card_lines
-    from workbench.cards import head_card
+    from workbench.heads.cards import head_card
     from workbench.sites import Head
 
     loaded = _load(model, step, out)
@@ -200,8 +200,8 @@ def head(
 
 
 def _chosen_head(weights: Any, head: str, earlier: str | None, through: str) -> Any:
+    from workbench.composition.virtual import virtual_head
     from workbench.sites import Head
-    from workbench.virtual import virtual_head
 
     later = Head.parse(head)
     if earlier is None:
@@ -211,7 +211,7 @@ def _chosen_head(weights: Any, head: str, earlier: str | None, through: str) -> 
 
 
 def _circuit(weights: Any, head: Any, kind: str, offset: int) -> Any:
-    from workbench.circuits import ov_circuit, qk_circuit
+    from workbench.circuits.full import ov_circuit, qk_circuit
 
     if _one_of(kind.upper(), "OV", "QK") == "QK":
         return qk_circuit(weights, head, offset=offset)

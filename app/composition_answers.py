@@ -9,11 +9,11 @@ import pandas as pd
 from jaxtyping import Float
 
 from app.jobs import Progress
-from workbench.composition import CompositionScores, composition_scores
+from workbench.composition.scores import CompositionScores, composition_scores
+from workbench.composition.virtual import virtual_pattern
 from workbench.models.protocol import Model
 from workbench.runs import run
 from workbench.sites import Head
-from workbench.virtual import virtual_pattern
 from workbench.vocabulary import token_texts
 from workbench.weights import effective_weights
 

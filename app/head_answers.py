@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from app.analyses import Desk
-from workbench.cards import HeadCard, head_card
-from workbench.measures import HeadMeasures, head_measures
+from workbench.heads.cards import HeadCard, head_card
+from workbench.heads.measures import HeadMeasures, head_measures
 from workbench.models.protocol import Model
 from workbench.sites import Head
 

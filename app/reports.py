@@ -11,14 +11,14 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from workbench.circuits import Circuit
-from workbench.copying import eigen_cloud
+from workbench.circuits.copying import eigen_cloud
+from workbench.circuits.full import Circuit
+from workbench.circuits.top_entries import TopEntries
 from workbench.errors import PromptError, UnsupportedError
 from workbench.figures.tokens import visible
-from workbench.lens import LogitLens
 from workbench.models.protocol import Model
 from workbench.sites import Head
-from workbench.top_entries import TopEntries
+from workbench.stream.lens import LogitLens
 from workbench.vocabulary import token_texts
 from workbench.weights import EffectiveWeights
 
@@ -120,8 +120,8 @@ def trigram_table(
     progress: Told,
 ) -> pd.DataFrame:
     """The best skip-trigrams of one head or of all; with counts in held-out text if asked for."""
-    from workbench.trigram_counts import occurrences
-    from workbench.trigrams import skip_trigrams
+    from workbench.trigrams.counts import occurrences
+    from workbench.trigrams.listing import skip_trigrams
 
     model = weights.model
     heads = weights.heads if head is None else (Head.parse(head),)

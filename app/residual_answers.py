@@ -9,12 +9,12 @@ import pandas as pd
 from jaxtyping import Int
 
 from app.jobs import Progress
-from workbench.direct_attribution import LogitAttribution, logit_attribution
 from workbench.errors import PromptError
-from workbench.lens import LogitLens, logit_lens
 from workbench.models.protocol import Model
-from workbench.residual import StreamGeometry, stream_geometry
 from workbench.runs import run
+from workbench.stream.attribution import LogitAttribution, logit_attribution
+from workbench.stream.lens import LogitLens, logit_lens
+from workbench.stream.residual import StreamGeometry, stream_geometry
 from workbench.vocabulary import token_id
 
 

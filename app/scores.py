@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from workbench.heads import HeadScores, badges, head_scores
+from workbench.heads.behaviours import HeadScores, badges, head_scores
 from workbench.models.protocol import Model
 from workbench.sites import Head
 

@@ -10,8 +10,8 @@ from app.analyses import Desk
 from app.circuit_answers import chosen_head, found_tokens
 from app.jobs import Progress
 from workbench.models.protocol import Model
-from workbench.trigram_counts import Occurrences, occurrences
-from workbench.trigrams import Bugs, SkipTrigrams, bugs, skip_trigrams
+from workbench.trigrams.counts import Occurrences, occurrences
+from workbench.trigrams.listing import Bugs, SkipTrigrams, bugs, skip_trigrams
 
 Given = Mapping[str, Any]
 PLACES = ("source", "destination", "out")

@@ -15,9 +15,9 @@ from transformer_lens import FactoredMatrix
 
 from benchmarks.measure import report
 from workbench import load
-from workbench.circuits import ov_circuit, qk_circuit
-from workbench.copying import copying_scores, diagonal_test, eigen_cloud
-from workbench.position_circuits import score_by_offset
+from workbench.circuits.copying import copying_scores, diagonal_test, eigen_cloud
+from workbench.circuits.full import ov_circuit, qk_circuit
+from workbench.circuits.positions import score_by_offset
 from workbench.sites import Head
 from workbench.weights import EffectiveWeights, effective_weights
 

@@ -19,7 +19,7 @@ from transformer_lens.utilities import composition_scores as peer_scores
 
 from benchmarks.measure import interleaved, report
 from workbench import load
-from workbench.composition import composition_scores, pair_scores
+from workbench.composition.scores import composition_scores, pair_scores
 from workbench.models import list_models
 from workbench.models.config import TransformerConfig
 from workbench.models.transformer import Transformer

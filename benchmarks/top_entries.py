@@ -20,9 +20,9 @@ from torch import Tensor
 
 import workbench
 from benchmarks.measure import report
+from workbench.circuits.top_entries import TopEntries, top_entries
 from workbench.errors import WorkbenchError
 from workbench.models.transformer import Transformer
-from workbench.top_entries import TopEntries, top_entries
 
 T = TypeVar("T")
 K = 100

@@ -2,7 +2,7 @@
 
 import torch
 
-from workbench.circuits import Circuit
+from workbench.circuits.full import Circuit
 
 KINDS = {
     "no norm, learned positions, biases": {"order": "ss", "attn_bias": True},

@@ -25,9 +25,8 @@ def test_no_public_name_is_also_a_module():
 
 
 def test_names_stay_what_they_are_once_everything_is_imported():
-    names = [module.name for module in pkgutil.iter_modules(workbench.__path__)]
-    for name in names:
-        importlib.import_module(f"workbench.{name}")
+    for module in pkgutil.walk_packages(workbench.__path__, "workbench."):
+        importlib.import_module(module.name)
     for name in workbench.__all__:
         assert callable(getattr(workbench, name)), name
 

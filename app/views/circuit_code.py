@@ -30,7 +30,7 @@ def _start(state: PageState, *imports: str) -> list[str]:
     }
     known |= dict.fromkeys(imports)
     if state["earlier"]:
-        known["from workbench.virtual import virtual_head"] = None
+        known["from workbench.composition.virtual import virtual_head"] = None
     lines = [
         *sorted(known),
         "",
@@ -53,7 +53,7 @@ def _circuit(state: PageState, *imports: str) -> list[str]:
         needed, call = "qk_circuit", "qk_circuit(weights, head)"
         if state["offset"]:
             call = f"qk_circuit(weights, head, offset={state['offset']})"
-    start = _start(state, f"from workbench.circuits import {needed}", *imports)
+    start = _start(state, f"from workbench.circuits.full import {needed}", *imports)
     return [*start, f"circuit = {call}"]
 
 
@@ -61,7 +61,7 @@ def eigenvalues(state: PageState) -> str:
     """The eigenvalues, their score and their picture."""
     lines = _circuit(
         state,
-        "from workbench.copying import eigen_cloud",
+        "from workbench.circuits.copying import eigen_cloud",
         "from workbench.figures.circuit_view import eigenvalue_plane",
     )
     lines += [
@@ -79,7 +79,7 @@ def copying(state: PageState) -> str:
     return "\n".join(
         [
             "import workbench",
-            "from workbench.copying import copying_scores",
+            "from workbench.circuits.copying import copying_scores",
             "from workbench.weights import effective_weights",
             "",
             f"weights = {_weights(state, load_code(state))}",
@@ -95,7 +95,7 @@ def geometry(state: PageState) -> str:
     return "\n".join(
         [
             "import workbench",
-            "from workbench.geometry import qk_geometry",
+            "from workbench.circuits.geometry import qk_geometry",
             "from workbench.weights import effective_weights",
             "",
             f"weights = effective_weights({load_code(state)})",
@@ -106,7 +106,7 @@ def geometry(state: PageState) -> str:
 
 def offsets(state: PageState) -> str:
     """The scores at each distance."""
-    lines = _start(state, "from workbench.position_circuits import score_by_offset")
+    lines = _start(state, "from workbench.circuits.positions import score_by_offset")
     return "\n".join([*lines, "score_by_offset(weights, head).table()"])
 
 
@@ -133,7 +133,7 @@ def line(state: PageState) -> str:
     needed = ["import pandas as pd", "from workbench.vocabulary import token_texts"]
     find = f"token = int(model.to_tokens({state['prompt']!r})[0, -1])"
     if state["token"]:
-        needed.append("from workbench.named_tokens import find_tokens")
+        needed.append("from workbench.trigrams.named_tokens import find_tokens")
         find = f"token = {_token(state['token'])}"
     lines = _circuit(state, *needed)
     lines += [
@@ -170,7 +170,7 @@ def directions(state: PageState) -> str:
 def trigrams(state: PageState) -> str:
     """The ranked skip-trigrams and what they imply."""
     lines = _trigrams(
-        state, "import pandas as pd", "from workbench.trigrams import bugs, skip_trigrams"
+        state, "import pandas as pd", "from workbench.trigrams.listing import bugs, skip_trigrams"
     )
     return "\n".join([*lines, "pd.concat([found.table(), bugs(found).table()], ignore_index=True)"])
 
@@ -179,8 +179,8 @@ def counted(state: PageState) -> str:
     """The same, counted in held-out text."""
     lines = _trigrams(
         state,
-        "from workbench.trigrams import skip_trigrams",
-        "from workbench.trigram_counts import occurrences",
+        "from workbench.trigrams.listing import skip_trigrams",
+        "from workbench.trigrams.counts import occurrences",
     )
     n_measured = 0 if state["earlier"] else 8
     return "\n".join([*lines, f"occurrences(model, found, n_measured={n_measured}).table()"])
@@ -188,7 +188,7 @@ def counted(state: PageState) -> str:
 
 def _trigrams(state: PageState, *imports: str) -> list[str]:
     places = [place for place in ("source", "destination", "out") if state[place]]
-    needed = ["from workbench.named_tokens import find_tokens"] if places else []
+    needed = ["from workbench.trigrams.named_tokens import find_tokens"] if places else []
     lines = _start(state, *imports, *needed)
     options = "".join(f", {place}={_token(state[place])}" for place in places)
     offset = f", offset={state['offset']}" if state["offset"] else ""

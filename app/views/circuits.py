@@ -12,7 +12,8 @@ from app.circuit_answers import Block, Directions, Eigenvalues, Line, Offsets
 from app.components import aria, attributes, graph, page_link
 from app.fields import PageState
 from app.tables import data_table
-from workbench.copying import CopyingScores
+from workbench.circuits.copying import CopyingScores
+from workbench.circuits.geometry import Geometry
 from workbench.figures.circuit_view import (
     eigenvalue_plane,
     entries_map,
@@ -22,7 +23,6 @@ from workbench.figures.circuit_view import (
 from workbench.figures.null_view import against_null
 from workbench.figures.theme import CATEGORICAL, head_map
 from workbench.figures.tokens import visible
-from workbench.geometry import Geometry
 
 HEADS_MAP, OFFSET_GRAPH, OFFSET_MARK = (
     "circuit-heads-map",

@@ -11,9 +11,9 @@ from app.composition_answers import Pattern
 from app.fields import PageState
 from app.tables import data_table
 from app.views.circuits import facts
-from workbench.composition import CompositionScores
+from workbench.composition.matching import Input
+from workbench.composition.scores import CompositionScores
 from workbench.figures.composition_view import composition_maps, head_graph, pattern_map
-from workbench.matching import Input
 
 MAPS, ZOOM, GRAPH, PAIRS = (
     "composition-maps-graph",

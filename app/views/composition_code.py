@@ -14,7 +14,7 @@ def _code(state: PageState, *imports: str) -> list[str]:
         ]
     )
     needed = {
-        "from workbench.composition import composition_scores",
+        "from workbench.composition.scores import composition_scores",
         "from workbench.weights import effective_weights",
         *imports,
     }
@@ -77,7 +77,7 @@ def pattern_code(state: PageState) -> str:
             "import workbench",
             "from workbench.figures.composition_view import pattern_map",
             "from workbench.sites import Head",
-            "from workbench.virtual import virtual_pattern",
+            "from workbench.composition.virtual import virtual_pattern",
             "",
             f"run = workbench.run({load_code(state)}, {state['prompt']!r})",
             f"pattern = virtual_pattern(run, {head_code(state['head'])}, {head_code(state['earlier'])})",

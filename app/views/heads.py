@@ -11,9 +11,9 @@ from app.fields import PageState
 from app.head_answers import MeasuresAnswer
 from app.session import Session
 from app.tables import data_table
-from workbench.cards import HeadCard
 from workbench.figures.head_scatter import LAYER, head_scatter
-from workbench.measures import HeadMeasures
+from workbench.heads.cards import HeadCard
+from workbench.heads.measures import HeadMeasures
 from workbench.models import ModelInfo
 
 SCATTER, HEAD_ROWS = "heads-graph", "heads-rows"
@@ -104,7 +104,7 @@ def scatter_code(state: PageState) -> str:
     return _code(
         state,
         "from workbench.figures.head_scatter import head_scatter",
-        "from workbench.measures import head_measures",
+        "from workbench.heads.measures import head_measures",
         body=[
             "measures = head_measures(model)",
             f"head_scatter(measures.long(), {axes}, chosen={state['head']!r})",
@@ -116,7 +116,7 @@ def rows_code(state: PageState) -> str:
     """Python of the table."""
     return _code(
         state,
-        "from workbench.measures import head_measures",
+        "from workbench.heads.measures import head_measures",
         body=["head_measures(model).table()"],
     )
 
@@ -126,7 +126,7 @@ def card_code(state: PageState) -> str:
     head = f"workbench.Head({state['head'].replace('.', ', ')})"
     return _code(
         state,
-        "from workbench.cards import head_card",
+        "from workbench.heads.cards import head_card",
         body=[
             f"card = head_card(model, {head})",
             'print("\\n".join(card.flags))',

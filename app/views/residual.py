@@ -11,11 +11,11 @@ from app.fields import PageState
 from app.residual_answers import CosineAnswer, LensAnswer, token_of
 from app.session import Session
 from app.tables import data_table
-from workbench.direct_attribution import LogitAttribution
 from workbench.figures import lens_view, residual_view
 from workbench.figures.tokens import figure_text, visible
 from workbench.models import ModelInfo
-from workbench.residual import StreamGeometry
+from workbench.stream.attribution import LogitAttribution
+from workbench.stream.residual import StreamGeometry
 
 LENS_GRAPH, LENS_CELLS = "lens-graph", "lens-cells"
 COLOURS = {"prob": "probability", "kl": "KL", "rank": "rank"}
@@ -141,7 +141,7 @@ def lens_code(state: PageState) -> str:
     return _code(
         state,
         "from workbench.figures.lens_view import lens_grid",
-        "from workbench.lens import logit_lens",
+        "from workbench.stream.lens import logit_lens",
         body=[
             f"lens = logit_lens(model, {state['prompt']!r})",
             f"lens_grid(lens.table(), colour={colour!r})",
@@ -158,7 +158,7 @@ def attribution_code(state: PageState) -> str:
     return _code(
         state,
         "from workbench.figures.residual_view import attribution_bars",
-        "from workbench.direct_attribution import logit_attribution",
+        "from workbench.stream.attribution import logit_attribution",
         body=[
             f"found = logit_attribution({call}, by={state['by']!r}{''.join(options)})",
             "print(found.total, found.values.sum(), found.residual)",
@@ -181,7 +181,7 @@ def stream_code(drawing: str) -> Any:
         return _code(
             state,
             f"from workbench.figures.residual_view import {name}",
-            "from workbench.residual import stream_geometry",
+            "from workbench.stream.residual import stream_geometry",
             body=[
                 f"found = stream_geometry(model, {state['prompt']!r})",
                 "labels = [part.label for part in found.parts]",

@@ -7,7 +7,7 @@ from dash import html
 from app.fields import PageState
 from app.tables import data_table
 from app.trigram_answers import PLACES, Trigrams
-from workbench.trigram_counts import Occurrences
+from workbench.trigrams.counts import Occurrences
 
 SHOWN = (*PLACES, "score", "attention", "output")
 # What is counted first; the rest is in the files.

@@ -1,8 +1,8 @@
 """Which heads compose: by weights, and by what a head loses when it cannot read another.
 
-By weights: the norm score against chance and the matching statistic (`workbench.composition`,
-`workbench.matching`). By behaviour: in a model without norms what a head of layer 0 writes enters the queries,
-keys and values of layer 1 linearly, so it is taken out of one of them, for one reader, while all else stays:
+By weights: the norm score against chance and the matching statistic (`workbench.composition`). By behaviour:
+in a model without norms what a head of layer 0 writes enters the queries, keys and values of layer 1 linearly,
+so it is taken out of one of them, for one reader, while all else stays:
 
     q' = q - (z - mean z) W_O W_Q        z of the writer, W_Q of the reader; keys and values alike
 
@@ -18,11 +18,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from studies.intervals import pooled_mean
-from workbench.composition import composition_scores
-from workbench.copying import copying_scores
+from workbench.circuits.copying import copying_scores
+from workbench.composition.matching import INPUTS, Input
+from workbench.composition.scores import composition_scores
 from workbench.errors import UnsupportedError
-from workbench.heads import BEHAVIOURS, head_scores, induction
-from workbench.matching import INPUTS, Input
+from workbench.heads.behaviours import BEHAVIOURS, head_scores, induction
 from workbench.models.protocol import Model
 from workbench.runs import run
 from workbench.sites import Head, Site

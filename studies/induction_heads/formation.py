@@ -16,15 +16,15 @@ from torch import Tensor
 
 from studies.induction_heads.composing import Rows
 from studies.intervals import pooled_mean
-from workbench.composition import composition_scores
-from workbench.contexts import contexts
-from workbench.copying import copying_scores
-from workbench.heads import HeadScores, head_scores
+from workbench.circuits.copying import copying_scores
+from workbench.composition.scores import composition_scores
+from workbench.heads.behaviours import HeadScores, head_scores
 from workbench.models import load
 from workbench.models.protocol import Model
 from workbench.prompts import random_repeats
 from workbench.sites import Head
 from workbench.training.card import EARLY, LATE
+from workbench.trigrams.contexts import contexts
 from workbench.weights import effective_weights
 
 MEASURES = {

@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from studies.induction_heads.composing import Rows
 from studies.intervals import pooled_mean
-from workbench.heads import head_scores
+from workbench.heads.behaviours import head_scores
 from workbench.models.checkpoints import load_checkpoint, save_checkpoint
 from workbench.models.protocol import Model
 from workbench.training.loop import fit

@@ -12,12 +12,12 @@ from itertools import product
 import pandas as pd
 
 from studies.induction_heads.composing import Cut, Rows
-from workbench.circuits import qk_circuit
-from workbench.copying import copying_score
-from workbench.matching import Input
+from workbench.circuits.copying import copying_score
+from workbench.circuits.full import qk_circuit
+from workbench.composition.matching import Input
+from workbench.composition.virtual import virtual_head
 from workbench.models.protocol import Model
 from workbench.sites import Head
-from workbench.virtual import virtual_head
 from workbench.weights import EffectiveWeights, effective_weights
 
 

@@ -1,8 +1,8 @@
 """Which heads of `attn-1l` copy: by their weights, and by what is lost without them.
 
-By weights: the copying score of the OV circuit (`workbench.copying`), against random heads. By behaviour: a
-head's output is replaced by its mean over the text, and the loss is split into tokens that stand earlier in
-their context, which can be copied, and tokens that do not.
+By weights: the copying score of the OV circuit (`workbench.circuits.copying`), against random heads. By
+behaviour: a head's output is replaced by its mean over the text, and the loss is split into tokens that stand
+earlier in their context, which can be copied, and tokens that do not.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from studies.intervals import pooled_mean
-from workbench.contexts import contexts
-from workbench.copying import copying_scores
+from workbench.circuits.copying import copying_scores
 from workbench.models.protocol import HookFn, Model
 from workbench.sites import Head, Site
+from workbench.trigrams.contexts import contexts
 from workbench.weights import effective_weights
 
 BATCH = 16

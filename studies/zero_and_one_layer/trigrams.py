@@ -1,7 +1,7 @@
 """Skip-trigrams of `attn-1l` read from its weights, and whether text bears them out; the bugs they imply.
 
-A list is ranked by weights alone (`workbench.trigrams`), then counted and measured in the held-out text
-(`workbench.trigram_counts`). A bug of two skip-trigrams that text confirms, a … b → c and a … d → e, is
+A list is ranked by weights alone (`workbench.trigrams.listing`), then counted and measured in the held-out text
+(`workbench.trigrams.counts`). A bug of two skip-trigrams that text confirms, a … b → c and a … d → e, is
 a … b → e: the head cannot raise the two without it (Elhage et al. 2021, "A Mathematical Framework for
 Transformer Circuits", "Skip-trigram bugs").
 """
@@ -14,8 +14,8 @@ from jaxtyping import Bool
 
 from workbench.models.protocol import Model
 from workbench.sites import Head
-from workbench.trigram_counts import occurrences
-from workbench.trigrams import SkipTrigrams, bugs, skip_trigrams
+from workbench.trigrams.counts import occurrences
+from workbench.trigrams.listing import SkipTrigrams, bugs, skip_trigrams
 from workbench.weights import effective_weights
 
 LEAST_SEEN, LEAST_FOLLOWED = 10, 3

@@ -17,12 +17,12 @@ from app.jobs import Job, Progress
 from app.pages import circuits, composition
 from app.views import circuits as views
 from app.views import composition as composition_views
-from workbench.circuits import ov_circuit, qk_circuit
-from workbench.composition import composition_scores
-from workbench.copying import copying_scores
+from workbench.circuits.copying import copying_scores
+from workbench.circuits.full import ov_circuit, qk_circuit
+from workbench.composition.scores import composition_scores
+from workbench.composition.virtual import virtual_head, virtual_pattern
 from workbench.errors import PromptError, SiteError, UnsupportedError
 from workbench.sites import Head
-from workbench.virtual import virtual_head, virtual_pattern
 from workbench.weights import effective_weights
 
 VIRTUAL = {"head": "1.0", "earlier": "0.1", "through": "K", "circuit": "QK"}

@@ -11,10 +11,10 @@ import pytest
 from served_pages import served
 
 from workbench import load
-from workbench.copying import eigen_cloud
+from workbench.circuits.copying import eigen_cloud
+from workbench.composition.virtual import virtual_head
 from workbench.models import list_models
 from workbench.sites import Head
-from workbench.virtual import virtual_head
 from workbench.weights import effective_weights
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -47,7 +47,7 @@ def visit(open_page, dashboard):
 
 
 def score_text(weights, head, kind="OV"):
-    from workbench.circuits import ov_circuit, qk_circuit
+    from workbench.circuits.full import ov_circuit, qk_circuit
 
     circuit = (ov_circuit if kind == "OV" else qk_circuit)(weights, head)
     return f"{eigen_cloud(circuit, weights, n_null=1).score:+.3f}"

@@ -7,7 +7,7 @@ import pytest
 from served_pages import served
 
 from workbench import load
-from workbench.composition import composition_scores
+from workbench.composition.scores import composition_scores
 from workbench.models import list_models
 from workbench.weights import effective_weights
 

@@ -7,7 +7,7 @@ import pytest
 from served_pages import served
 
 import workbench
-from workbench.measures import head_measures
+from workbench.heads.measures import head_measures
 from workbench.models import list_models
 from workbench.sites import Head
 

@@ -12,9 +12,9 @@ import pytest
 from served_pages import served
 
 import workbench
-from workbench.direct_attribution import logit_attribution
-from workbench.lens import logit_lens
 from workbench.models import list_models
+from workbench.stream.attribution import logit_attribution
+from workbench.stream.lens import logit_lens
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect

@@ -15,7 +15,7 @@ from workbench.figures.attention_view.payload import (
     exact_cross,
     view_meta,
 )
-from workbench.heads import Badge
+from workbench.heads.behaviours import Badge
 from workbench.sites import Head
 
 

@@ -15,7 +15,7 @@ from studies.induction_heads.two_sided import matching_through_both
 from tests.studies.agreement import assert_same_numbers
 from workbench import load
 from workbench.errors import UnsupportedError
-from workbench.heads import head_scores, induction
+from workbench.heads.behaviours import head_scores, induction
 from workbench.prompts import random_repeats
 from workbench.sites import Head
 from workbench.training.tasks import UNSCORED

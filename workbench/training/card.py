@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import UnsupportedError
-from workbench.heads import head_scores
+from workbench.heads.behaviours import head_scores
 from workbench.models.checkpoints import load_checkpoint
 from workbench.models.files import checkpoint_steps
 from workbench.models.transformer import Transformer

@@ -1,0 +1,1 @@
+"""What later heads read of earlier ones, and two heads taken as one."""

@@ -1,0 +1,1 @@
+"""What heads do, what their weights say, and both on one card."""
