@@ -4,14 +4,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 
 import pytest
-from waitress import wasyncore
 
 from app.server import ServeError, address, make_server
+from tests.serving import running
 
 
 @pytest.fixture
@@ -48,20 +47,12 @@ def test_the_address_names_the_token_once():
 
 
 def test_the_server_answers_over_a_real_socket(session):
-    server = make_server(session, "127.0.0.1", 0, token=None)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        url = f"http://127.0.0.1:{server.effective_port}/"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            assert answer.status == 200
-            assert "Server" not in answer.headers
-    finally:
-        server.task_dispatcher.shutdown()  # before: a thread that still answers needs the open server
-        server.close()
-        thread.join(5)
-        # A connection that the stopped loop had not yet seen end.
-        wasyncore.close_all(server._map, ignore_all=True)
+    with (
+        running(session) as address,
+        urllib.request.urlopen(f"{address}/", timeout=10) as answer,
+    ):
+        assert answer.status == 200
+        assert "Server" not in answer.headers
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pandas as pd
 import pytest
-from served_pages import served
 
+from tests.serving import served
 from workbench import load
 from workbench.circuits.copying import eigen_cloud
 from workbench.composition.virtual import virtual_head

@@ -4,8 +4,8 @@ import re
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from served_pages import served
 
+from tests.serving import served
 from workbench import load
 from workbench.composition.scores import composition_scores
 from workbench.models import list_models

@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
+from tests.serving import served
+
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 
@@ -19,26 +21,8 @@ HEADS = "#viewer button.wba-head"
 @pytest.fixture(scope="module")
 def dashboard():
     """The address of one dashboard on a real waitress server, as `workbench serve` starts it."""
-    import threading
-
-    from waitress import wasyncore
-
-    from app.server import make_server
-    from app.session import Session
-    from workbench.models import list_models
-
-    if "attn-2l" not in [info.name for info in list_models() if info.available]:
-        pytest.skip("the zoo has no attn-2l: run `workbench train attn-2l`")
-    session = Session()
-    server = make_server(session, "127.0.0.1", 0, token=None)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}/"
-    server.close()
-    session.close(wait=60)
-    server.task_dispatcher.shutdown()
-    thread.join(10)
-    wasyncore.close_all(server._map, ignore_all=True)
+    with served() as address:
+        yield f"{address}/"
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import time
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from served_pages import served
 
 import workbench
+from tests.serving import served
 from workbench.heads.measures import head_measures
 from workbench.models import list_models
 from workbench.sites import Head

@@ -9,9 +9,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pandas as pd
 import pytest
-from served_pages import served
 
 import workbench
+from tests.serving import served
 from workbench.models import list_models
 from workbench.stream.attribution import logit_attribution
 from workbench.stream.lens import logit_lens
