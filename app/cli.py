@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app import commands
+from app import commands, path_commands
 from app.terminal import ModelName, load, make_folder, plain_table, show
 from workbench.errors import WorkbenchError
 
@@ -145,6 +145,7 @@ def dashboard(
 
 
 commands.register(app)
+path_commands.register(app)
 
 
 def _echo(line: object) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from waitress import wasyncore
@@ -24,9 +25,15 @@ def running(session: Session) -> Iterator[str]:
         session.close(wait=60)
         server.task_dispatcher.shutdown()  # before: a thread that still answers needs the open server
         # In the loop's own thread, between two waits: nothing is closed under what waits for it.
-        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map, ignore_all=True))
+        server.trigger.pull_trigger(lambda: _close(server))
         thread.join(10)
     assert not thread.is_alive()
+
+
+def _close(server: Any) -> None:
+    for channel in list(server.active_channels.values()):
+        channel.handle_close()  # its buffers too, which may be files
+    wasyncore.close_all(server._map, ignore_all=True)
 
 
 @contextmanager

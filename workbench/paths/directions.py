@@ -1,9 +1,10 @@
-"""What a decomposition is of: a direction of the final stream, with the number that the model itself gives.
+"""What a decomposition is of: a direction of the stream, with the number that the model itself gives.
 
 A logit is `⟨stream[pos], N.T (W_U[:, token])⟩ + bias`, N the frozen final norm; a difference of logits is the
 difference of two such directions. A soft cap is held at capped / uncapped.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import PromptError, UnsupportedError
-from workbench.paths.frozen import FrozenNetwork
+from workbench.paths.network import FrozenNetwork
+from workbench.runs import Run
+from workbench.sites import Site
 from workbench.vocabulary import token_id, token_texts
 
 MEAN = "mean"
@@ -20,12 +23,16 @@ MEAN = "mean"
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A linear question asked of the final stream: `⟨vector, stream⟩ + bias = total`.
+    """A linear question asked of the stream: `⟨vector, stream⟩ + bias = total`.
 
     Args:
         label: `logit of ' Mary' minus ' John' at 13`.
         total: the model's own number.
-        pos: the position of a logit.
+        pos: the position where the stream is asked.
+        unit: of `total` and of everything that adds up to it.
+        n_steps: steps of the network in front of the level that is asked; None: all, the final stream.
+        measure: the same number of any run of the model, such as one with an intervention; the run must have
+            kept `sites`.
     """
 
     label: str
@@ -33,6 +40,10 @@ class Direction:
     bias: float
     total: float
     pos: int
+    measure: Callable[[Run], float]
+    sites: tuple[Site, ...] = ()
+    unit: str = "logits"
+    n_steps: int | None = None
 
 
 def logit_direction(
@@ -76,13 +87,16 @@ def logit_direction(
     if frozen.final_norm is not None:
         bias += float(frozen.final_norm.bias @ vector[at])
         vector = frozen.final_norm.transpose(vector)
-    total = _total(logits[at], answer, against, mean=distractor == MEAN)
+
+    def measure(run: Run) -> float:
+        return _total(run.logits[0, at], answer, against, mean=distractor == MEAN)
+
     text = " minus ".join(
         [repr(token_texts(model, [answer])[0])]
         + ([repr(token_texts(model, [against])[0])] if against is not None else [])
         + (["the mean"] if distractor == MEAN else [])
     )
-    return Direction(f"logit of {text} at {at}", vector, bias, total, at)
+    return Direction(f"logit of {text} at {at}", vector, bias, measure(frozen.run), at, measure)
 
 
 def _weights(

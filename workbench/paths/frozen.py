@@ -1,15 +1,11 @@
 """One forward pass with its multipliers (patterns, norm scales, gates) held fixed: exactly affine.
 
-    stream ← stream + F(stream) + constant          for every sublayer, F linear
-    stream ← N(stream + F(stream) + constant)       in post-norm models, N linear plus a bias
-
-Sources are the embeddings and every constant; components are the heads and the MLPs. The frozen network gives
+The frozen network gives
 back the model's own stream at the values that it was frozen at; `residual` says how exactly. It does not say
 what the model would do on another prompt: there patterns, scales and gates are others.
 (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits", "Freezing attention patterns".)
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +15,8 @@ from torch import Tensor
 from workbench.errors import PromptError, UnsupportedError
 from workbench.models.layers import ADA_SCALE, ADA_SLOPE
 from workbench.models.protocol import Model
-from workbench.paths.maps import FrozenAttention, FrozenMLP, FrozenNorm, Sublayer, gate_of
+from workbench.paths.maps import FrozenAttention, FrozenMLP, FrozenNorm, gate_of
+from workbench.paths.network import FrozenNetwork, Step
 from workbench.runs import Prompt, Run, run
 from workbench.sites import Site
 from workbench.stream.parts import SUMMED_POSITIONS, Part, available_kinds
@@ -27,84 +24,6 @@ from workbench.stream.parts import SUMMED_POSITIONS, Part, available_kinds
 # The slope at zero of each activation that a plain MLP may have.
 SLOPES = {"relu": 0.0, "identity": 1.0}
 SMOOTH_SLOPE = 0.5  # GELU and SiLU, in all their spellings
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One sublayer in its place.
-
-    Args:
-        reads_block: in parallel blocks the MLP reads the stream before the attention.
-        norm: the norm of the sum behind it, in post-norm models.
-    """
-
-    sublayer: Sublayer
-    reads_block: bool
-    norm: FrozenNorm | None
-
-    @property
-    def kind(self) -> str:
-        """`attn` or `mlp`."""
-        return "attn" if isinstance(self.sublayer, FrozenAttention) else "mlp"
-
-    @property
-    def components(self) -> tuple[Part, ...]:
-        """The heads, or the MLP."""
-        layer = self.sublayer.layer
-        if self.kind == "mlp":
-            return (Part(f"mlp {layer}", "mlp", layer),)
-        heads = range(self.sublayer.n_parts)
-        return tuple(Part(f"{layer}.{head}", "head", layer, head) for head in heads)
-
-
-@dataclass(frozen=True, eq=False)
-class FrozenNetwork:
-    """The affine network of one run. Made by `freeze`.
-
-    Args:
-        sources: what the stream starts with, by part.
-        steps: the sublayers, from the embedding up.
-        final_norm: before the unembedding; None without one.
-        stream: the model's own final stream; `residual` is how far the frozen one is from it, relative to
-            the largest entry at each position.
-    """
-
-    model: Model
-    run: Run
-    sources: dict[Part, Float[Tensor, "pos d_model"]]
-    steps: tuple[Step, ...]
-    final_norm: FrozenNorm | None
-    stream: Float[Tensor, "pos d_model"]
-    residual: float
-
-    @property
-    def str_tokens(self) -> tuple[str, ...]:
-        """The prompt's tokens."""
-        return self.run.str_tokens[0]
-
-    @property
-    def constants(self) -> dict[Part, Float[Tensor, "pos d_model"]]:
-        """What each sublayer, and each norm of a sum, writes whatever it reads."""
-        found = {}
-        for step in self.steps:
-            layer = step.sublayer.layer
-            constant = step.sublayer.constant
-            if step.norm is not None:
-                constant = step.norm.apply(constant) + step.norm.bias
-            found[Part(f"bias {step.kind} {layer}", "bias", layer)] = constant
-        return found
-
-    def forward(
-        self, x: Float[Tensor, "*batch pos d_model"]
-    ) -> Float[Tensor, "*batch pos d_model"]:
-        """The final stream that a start leads to, constants left out: linear in `x`."""
-        block, layer = x, -1
-        for step in self.steps:
-            if step.sublayer.layer != layer:
-                block, layer = x, step.sublayer.layer
-            x = x + step.sublayer.apply(block if step.reads_block else x)
-            x = x if step.norm is None else step.norm.apply(x)
-        return x
 
 
 def freeze(model: Model, prompt: Prompt) -> FrozenNetwork:
@@ -121,26 +40,13 @@ def freeze(model: Model, prompt: Prompt) -> FrozenNetwork:
     last = model.cfg.n_layers - 1
     stream = one[Site("resid_post", last)][0] if model.cfg.n_layers else one["embed"][0]
     sources = _sources(model, one)
-    whole = torch.stack(list(sources.values())).sum(0)
     final = None
     if model.cfg.norm_position == "pre":
         final = _norm(model, model.ln_final, one, "final", None)  # type: ignore[attr-defined]
-    frozen = FrozenNetwork(model, one, sources, steps, final, stream, 0.0)
-    reached = _affine(frozen, whole)
+    reached = FrozenNetwork(model, one, sources, steps, final, stream, 0.0).levels[-1]
     sizes = stream.abs().amax(-1).clamp(min=1e-30)
     residual = float(((reached - stream).abs().amax(-1) / sizes).max())
     return FrozenNetwork(model, one, sources, steps, final, stream, residual)
-
-
-def _affine(frozen: FrozenNetwork, x: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos d_model"]:
-    """The final stream, constants included."""
-    block, layer = x, -1
-    for step in frozen.steps:
-        if step.sublayer.layer != layer:
-            block, layer = x, step.sublayer.layer
-        x = x + step.sublayer.apply(block if step.reads_block else x) + step.sublayer.constant
-        x = x if step.norm is None else step.norm.apply(x) + step.norm.bias
-    return x
 
 
 def _sites(model: Model) -> list[str | Site]:
@@ -183,16 +89,19 @@ def _sources(model: Model, one: Run) -> dict[Part, Float[Tensor, "pos d_model"]]
 
 
 def _steps(model: Model, one: Run) -> list[Step]:
-    steps, is_post = [], model.cfg.norm_position == "post"
+    steps: list[Step] = []
+    is_post = model.cfg.norm_position == "post"
     for layer, block in enumerate(model.blocks):
+        level = len(steps)
         if block.has_attn:
             norm = _norm(model, block.ln1, one, "ln1", layer)
             maps = _attention(model, one, layer, None if is_post else norm)
-            steps.append(Step(maps, False, norm if is_post else None))
+            steps.append(Step(maps, level, norm if is_post else None))
         if block.has_mlp:
             norm = _norm(model, block.ln2, one, "ln2", layer)
             mlp = _mlp(model, one, layer, None if is_post else norm)
-            steps.append(Step(mlp, bool(model.cfg.parallel), norm if is_post else None))
+            reads = level if model.cfg.parallel else len(steps)
+            steps.append(Step(mlp, reads, norm if is_post else None))
     return steps
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from workbench.errors import ConfigError
 from workbench.paths.directions import Direction
-from workbench.paths.frozen import FrozenNetwork, Step
+from workbench.paths.network import FrozenNetwork, Step
 from workbench.stream.parts import Part
 
 Progress = Callable[[int, int], None]
@@ -47,6 +47,7 @@ class OrderSpectrum:
     sources: tuple[Part, ...]
     values: Float[np.ndarray, "order source"]
     by_token: Float[np.ndarray, "order pos"]
+    unit: str
     bias: float
     total: float
     residual: float
@@ -73,7 +74,7 @@ class OrderSpectrum:
                 "kind": [part.kind for part in parts],
                 "layer": pd.array([part.layer for part in parts], dtype="Int64"),
                 "value": self.values.ravel(),
-                "unit": "logits",
+                "unit": self.unit,
             }
         )
 
@@ -95,27 +96,21 @@ def order_spectrum(
     Raises:
         ConfigError: another word for `counted`, or components that the model does not have.
     """
+    frozen = frozen.up_to(direction.n_steps)
     chosen = _counted(frozen, counted)
-    start = direction.vector
-    lambdas = start[None]
-    held: tuple[int, Tensor] | None = None  # of a parallel MLP, until its attention has been passed
+    lambdas = direction.vector[None]
+    held: dict[int, Tensor] = {}  # by level: what the MLPs of parallel blocks read further down
     values: list[tuple[Part, Float[Tensor, " order"]]] = []
-    constants = frozen.constants
-    for done, (step, source) in enumerate(
-        zip(reversed(frozen.steps), reversed(list(constants)), strict=True), start=1
-    ):
-        values.append((source, _dot(lambdas, constants[source])))
+    for index in reversed(range(len(frozen.steps))):
+        step = frozen.steps[index]
+        values.append((step.bias, _dot(lambdas, step.constant)))
         if step.norm is not None:
             lambdas = step.norm.transpose(lambdas)
-        read = _read(step, lambdas, chosen)
-        if step.reads_block and _has_attention_before(frozen, step):
-            held = (step.sublayer.layer, read)
-        else:
-            lambdas = _added(lambdas, read)
-            if held is not None and held[0] == step.sublayer.layer:
-                lambdas, held = _added(lambdas, held[1]), None
+        held[step.reads] = _added(_read(step, lambdas, chosen), held.get(step.reads))
+        if index in held:
+            lambdas = _added(lambdas, held.pop(index))
         if progress is not None:
-            progress(done, len(frozen.steps))
+            progress(len(frozen.steps) - index, len(frozen.steps))
     by_token = torch.stack([(lambdas * part).sum(-1) for part in frozen.sources.values()]).sum(0)
     values += [(part, _dot(lambdas, vector)) for part, vector in frozen.sources.items()]
     table = np.zeros((len(lambdas), len(values)))
@@ -128,6 +123,7 @@ def order_spectrum(
         sources=tuple(part for part, _ in reversed(values)),
         values=table,
         by_token=by_token.double().cpu().numpy(),
+        unit=direction.unit,
         bias=direction.bias,
         total=direction.total,
         residual=float(table.sum()) + direction.bias - direction.total,
@@ -155,19 +151,16 @@ def _read(
 
 
 def _added(
-    first: Float[Tensor, "orders pos d_model"], second: Float[Tensor, "others pos d_model"]
+    first: Float[Tensor, "orders pos d_model"], second: Float[Tensor, "others pos d_model"] | None
 ) -> Float[Tensor, "most pos d_model"]:
     """The sum of two stacks of which one may be longer."""
+    if second is None:
+        return first
     if len(first) < len(second):
         first, second = second, first
     whole = first.clone()
     whole[: len(second)] += second
     return whole
-
-
-def _has_attention_before(frozen: FrozenNetwork, step: Step) -> bool:
-    layer = step.sublayer.layer
-    return any(s.kind == "attn" and s.sublayer.layer == layer for s in frozen.steps)
 
 
 def _counted(frozen: FrozenNetwork, counted: str | Collection[Part]) -> set[Part]:

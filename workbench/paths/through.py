@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.paths.directions import Direction
-from workbench.paths.frozen import FrozenNetwork
+from workbench.paths.network import FrozenNetwork
 from workbench.stream.parts import Part, as_numpy
 
 OUT = Part("out", "out")
@@ -47,6 +47,7 @@ class Through:
     from_source: Float[np.ndarray, " source"]
     by_token: Float[np.ndarray, " pos"]
     edges: Float[np.ndarray, "writer reader"]
+    unit: str
     bias: float
     total: float
     residual: float
@@ -72,7 +73,7 @@ class Through:
                 "layer": pd.array([part.layer for part in parts], dtype="Int64"),
                 "head": pd.array([part.head for part in parts], dtype="Int64"),
                 "value": values,
-                "unit": "logits",
+                "unit": self.unit,
             }
         )
 
@@ -84,67 +85,44 @@ class Through:
                 "writer": [self.writers[row].label for row in rows],
                 "reader": [self.readers[column].label for column in columns],
                 "value": self.edges[rows, columns],
-                "unit": "logits",
+                "unit": self.unit,
             }
         )
 
 
 def paths_through(frozen: FrozenNetwork, direction: Direction) -> Through:
     """Every component's, edge's and source's exact share of a number."""
-    written, constants = _written(frozen), frozen.constants
-    writers: list[tuple[Part, Tensor]] = []  # from the last layer down
+    frozen = frozen.up_to(direction.n_steps)
+    writers: list[Part] = []  # from the last step down
     # Directions read so far, at the level of the stream where the pass back has arrived: out, then components.
     readers: list[Part] = [OUT]
     stack = direction.vector[None]
-    held: Tensor | None = None
+    held: dict[int, tuple[tuple[Part, ...], Tensor]] = {}  # by level: what is read further down
     columns: list[Float[Tensor, " reader"]] = []
     through: dict[Part, float] = {}
-    for step, constant in zip(reversed(frozen.steps), reversed(list(constants)), strict=True):
-        writers.append((constant, constants[constant]))
-        columns.append(_with(stack, constants[constant]))
+    for index in reversed(range(len(frozen.steps))):
+        step = frozen.steps[index]
+        writers.append(step.bias)
+        columns.append(_with(stack, step.constant))
         if step.norm is not None:
             stack = step.norm.transpose(stack)
-        whole, parts = stack.sum(0), written[id(step)]
-        for part, out in zip(step.components, parts, strict=True):
-            writers.append((part, out))
+        whole = stack.sum(0)
+        for part, out in zip(step.components, frozen.written[index], strict=True):
+            writers.append(part)
             columns.append(_with(stack, out))
             through[part] = float((whole * out).sum())
-        read = step.sublayer.transposed_parts(whole)
-        readers += step.components
-        if step.reads_block and _follows_attention(frozen, step):
-            held = read
-            continue
-        stack = torch.cat([stack, *([held] if held is not None else []), read])
-        held = None
+        parts, read = held.pop(step.reads, ((), stack[:0]))
+        read = torch.cat([read, step.sublayer.transposed_parts(whole)])
+        held[step.reads] = ((*parts, *step.components), read)
+        if index in held:
+            parts, read = held.pop(index)
+            readers += parts
+            stack = torch.cat([stack, read])
     for part, vector in reversed(list(frozen.sources.items())):
-        writers.append((part, vector))
+        writers.append(part)
         columns.append(_with(stack, vector))
     edges = _edges(frozen, writers, readers, columns)
     return _collected(frozen, direction, edges, through, stack.sum(0))
-
-
-def _written(frozen: FrozenNetwork) -> dict[int, Float[Tensor, "part pos d_model"]]:
-    """What every component writes here, constants left out, by step."""
-    x = torch.stack(list(frozen.sources.values())).sum(0)
-    block, layer, found = x, -1, {}
-    for step in frozen.steps:
-        if step.sublayer.layer != layer:
-            block, layer = x, step.sublayer.layer
-        parts = step.sublayer.parts(block if step.reads_block else x)
-        x = x + parts.sum(0) + step.sublayer.constant
-        if step.norm is not None:
-            x = step.norm.apply(x) + step.norm.bias
-        found[id(step)] = parts
-    return found
-
-
-def _follows_attention(frozen: FrozenNetwork, step: object) -> bool:
-    before = None
-    for other in frozen.steps:
-        if other is step:
-            return before is not None and before.sublayer.layer == other.sublayer.layer
-        before = other
-    return False
 
 
 def _with(stack: Float[Tensor, "reader pos d_model"], x: Float[Tensor, "pos d_model"]) -> Tensor:
@@ -153,16 +131,16 @@ def _with(stack: Float[Tensor, "reader pos d_model"], x: Float[Tensor, "pos d_mo
 
 def _edges(
     frozen: FrozenNetwork,
-    writers: list[tuple[Part, Tensor]],
+    writers: list[Part],
     readers: list[Part],
     columns: list[Tensor],
 ) -> Float[np.ndarray, "writer reader"]:
     """The matrix from what was found on the way back, NaN where a reader does not come after a writer."""
-    components = [part for step in frozen.steps for part in step.components]
-    rows = {part: row for row, part in enumerate((*frozen.sources, *frozen.constants, *components))}
-    places = {part: place for place, part in enumerate((*components, OUT))}
+    parts = (*frozen.sources, *frozen.constants, *frozen.components)
+    rows = {part: row for row, part in enumerate(parts)}
+    places = {part: place for place, part in enumerate((*frozen.components, OUT))}
     edges = np.full((len(rows), len(places)), np.nan)
-    for (part, _), column in zip(writers, columns, strict=True):
+    for part, column in zip(writers, columns, strict=True):
         edges[rows[part], [places[reader] for reader in readers[: len(column)]]] = as_numpy(column)
     return edges
 
@@ -174,7 +152,7 @@ def _collected(
     through: dict[Part, float],
     start: Float[Tensor, "pos d_model"],
 ) -> Through:
-    components = tuple(part for step in frozen.steps for part in step.components)
+    components = frozen.components
     sources = (*frozen.sources, *frozen.constants)
     from_source = np.nansum(edges[: len(sources)], axis=1)
     by_token = torch.stack([(start * vector).sum(-1) for vector in frozen.sources.values()]).sum(0)
@@ -188,6 +166,7 @@ def _collected(
         from_source=from_source,
         by_token=as_numpy(by_token.double()),
         edges=edges,
+        unit=direction.unit,
         bias=direction.bias,
         total=direction.total,
         residual=float(from_source.sum()) + direction.bias - direction.total,
