@@ -143,6 +143,8 @@ class Transformer(HookedRootModule):
 
     def _initialise(self, seed: int) -> None:
         """GPT-2's scheme: small normal weights, those that write to the stream shrunk with depth."""
+        if self.embed.W_E.is_meta:
+            return  # nothing to fill, and torch would load its compiler (a second) to do so
         std = 0.8 / math.sqrt(self.cfg.d_model)
         out_std = std / math.sqrt(2 * max(1, self.cfg.n_layers))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
