@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import PromptError, UnsupportedError
+from workbench.paths.frozen import check_exact
 from workbench.paths.network import FrozenNetwork
 from workbench.runs import Run
 from workbench.sites import Site
@@ -61,7 +62,7 @@ def logit_direction(
 
     Raises:
         PromptError: a token that does not exist or is never predicted, a position outside the prompt.
-        UnsupportedError: a model whose stream is not read as next-token logits.
+        UnsupportedError: a model whose stream is not read as next-token logits, or is in another way.
     """
     model, logits = frozen.model, frozen.run.logits[0]
     if model.cfg.d_out == 0:
@@ -88,6 +89,11 @@ def logit_direction(
         bias += float(frozen.final_norm.bias @ vector[at])
         vector = frozen.final_norm.transpose(vector)
 
+    total = _total(logits[at], answer, against, mean=distractor == MEAN)
+    missed = abs(float((vector * frozen.stream).sum()) + bias - total)
+    size = float(logits[at].abs().max().clamp(min=1e-30))
+    check_exact(model, "logits", missed / size, logits.dtype)
+
     def measure(run: Run) -> float:
         return _total(run.logits[0, at], answer, against, mean=distractor == MEAN)
 
@@ -96,7 +102,7 @@ def logit_direction(
         + ([repr(token_texts(model, [against])[0])] if against is not None else [])
         + (["the mean"] if distractor == MEAN else [])
     )
-    return Direction(f"logit of {text} at {at}", vector, bias, measure(frozen.run), at, measure)
+    return Direction(f"logit of {text} at {at}", vector, bias, total, at, measure)
 
 
 def _weights(

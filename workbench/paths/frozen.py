@@ -21,9 +21,8 @@ from workbench.runs import Prompt, Run, run
 from workbench.sites import Site
 from workbench.stream.parts import SUMMED_POSITIONS, Part, available_kinds
 
-# The slope at zero of each activation that a plain MLP may have.
-SLOPES = {"relu": 0.0, "identity": 1.0}
-SMOOTH_SLOPE = 0.5  # GELU and SiLU, in all their spellings
+# A larger distance to the model's own numbers than single precision explains: something was not understood.
+TOLERANCE = torch.finfo(torch.float32).eps ** 0.5
 
 
 def freeze(model: Model, prompt: Prompt) -> FrozenNetwork:
@@ -31,8 +30,13 @@ def freeze(model: Model, prompt: Prompt) -> FrozenNetwork:
 
     Raises:
         PromptError: several prompts, or one that the model cannot read.
-        UnsupportedError: an activation whose multiplier is not known.
+        UnsupportedError: an activation whose multiplier is not known, dropout at work, or a model whose stream
+            or logits the frozen network does not give back.
     """
+    if getattr(model, "training", False) and getattr(model.cfg, "dropout", 0.0):
+        raise UnsupportedError(
+            f"{model.name} is in training mode, where dropout changes every pass: call .eval() on it"
+        )
     one = run(model, prompt, sites=_sites(model), budget="8GB")
     if len(one.lengths) != 1:
         raise PromptError(f"{len(one.lengths)} prompts: one is frozen at a time, give one text")
@@ -46,7 +50,17 @@ def freeze(model: Model, prompt: Prompt) -> FrozenNetwork:
     reached = FrozenNetwork(model, one, sources, steps, final, stream, 0.0).levels[-1]
     sizes = stream.abs().amax(-1).clamp(min=1e-30)
     residual = float(((reached - stream).abs().amax(-1) / sizes).max())
+    check_exact(model, "stream", residual, stream.dtype)
     return FrozenNetwork(model, one, sources, steps, final, stream, residual)
+
+
+def check_exact(model: Model, what: str, residual: float, dtype: torch.dtype) -> None:
+    """Refuse a sum that is off: an unknown mask, multiplier or activation must not pass for a finding."""
+    if not residual <= max(TOLERANCE, torch.finfo(dtype).eps ** 0.5):
+        raise UnsupportedError(
+            f"what is frozen of {model.name} misses the model's own {what} by {residual:.1e} (relative): something "
+            "in it (an activation, a mask, a multiplier) is not known here, so no sum would be exact"
+        )
 
 
 def _sites(model: Model) -> list[str | Site]:
@@ -129,13 +143,15 @@ def _attention(model: Model, one: Run, layer: int, reads: FrozenNorm | None) -> 
     attn = block.attn
     W_V, W_O, b_V, b_O = (getattr(attn, name).detach() for name in ("W_V", "W_O", "b_V", "b_O"))
     bias = b_V if reads is None else b_V + reads.bias @ W_V
-    constant = b_O + torch.einsum("hd,hdm->m", bias.repeat_interleave(len(W_O) // len(W_V), 0), W_O)
+    bias = bias.repeat_interleave(len(W_O) // len(W_V), 0)
     pattern = one.pattern(layer)[0]
+    # Rows sum to 1 only as exactly as the softmax was rounded.
+    weight = pattern.sum(-1)
+    constant = b_O + torch.einsum("hp,hd,hdm->pm", weight, bias, W_O)
     after = None
     if getattr(block, "ln1_post", None) is not None:
         z = one[Site("z", layer)][0]
         after = _after(block.ln1_post, torch.einsum("phd,hdm->pm", z, W_O) + b_O)
-    constant = constant.expand(len(one.tokens[0]), -1)
     constant = constant if after is None else after.apply(constant)
     return FrozenAttention(layer, reads, pattern, W_V, W_O, after, constant)
 
@@ -147,8 +163,7 @@ def _mlp(model: Model, one: Run, layer: int, reads: FrozenNorm | None) -> Frozen
     W_out, b_out = step * mlp.W_out.detach(), step * mlp.b_out.detach()
     pre, post = one[Site("mlp_pre", layer)][0], one[Site("mlp_post", layer)][0]
     name = _activation(model)
-    slope = SLOPES.get(name, SMOOTH_SLOPE)
-    gate = _act(name)(pre) if mlp.is_gated else gate_of(pre, post, slope)
+    gate = _act(name)(pre) if mlp.is_gated else gate_of(pre, post, _slope(model, name))
     bias = b_in if reads is None else b_in + reads.bias @ W_in
     constant = (bias * gate) @ W_out + b_out
     after = None
@@ -171,6 +186,24 @@ def _activation(model: Model) -> str:
 
     name = getattr(model.cfg, "act_fn", None) or model.cfg.mlp
     return GATE_ACTIVATIONS.get(name, name)
+
+
+def _slope(model: Model, name: str) -> float:
+    """The activation's slope at zero.
+
+    Raises:
+        UnsupportedError: an activation that is not zero at zero, hence no multiple of what it reads.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        zero = torch.zeros((), requires_grad=True)
+        value = _act(name)(zero)
+        (slope,) = torch.autograd.grad(value, zero)
+    if float(value.detach()) != 0:
+        raise UnsupportedError(
+            f"{model.name} has MLPs with activation {name!r}, which is {float(value.detach()):g} at zero: no "
+            "multiplier of what a neuron reads gives what it writes"
+        )
+    return float(slope)
 
 
 def _act(name: str) -> Any:
