@@ -58,8 +58,8 @@ def check_exact(model: Model, what: str, residual: float, dtype: torch.dtype) ->
     """Refuse a sum that is off: an unknown mask, multiplier or activation must not pass for a finding."""
     if not residual <= max(TOLERANCE, torch.finfo(dtype).eps ** 0.5):
         raise UnsupportedError(
-            f"what is frozen of {model.name} misses the model's own {what} by {residual:.1e} (relative): something "
-            "in it (an activation, a mask, a multiplier) is not known here, so no sum would be exact"
+            f"what is frozen of {model.name} misses the model's own {what} by {residual:.1e} (relative): "
+            "something in it (an activation, a mask, a multiplier) is not known here, so no sum would be exact"
         )
 
 
