@@ -97,7 +97,7 @@ def order_spectrum(
         ConfigError: another word for `counted`, or components that the model does not have.
     """
     frozen = frozen.up_to(direction.n_steps)
-    chosen = _counted(frozen, counted)
+    chosen = counted_parts(frozen, counted)
     lambdas = direction.vector[None]
     held: dict[int, Tensor] = {}  # by level: what the MLPs of parallel blocks read further down
     values: list[tuple[Part, Float[Tensor, " order"]]] = []
@@ -106,9 +106,9 @@ def order_spectrum(
         values.append((step.bias, _dot(lambdas, step.constant)))
         if step.norm is not None:
             lambdas = step.norm.transpose(lambdas)
-        held[step.reads] = _added(_read(step, lambdas, chosen), held.get(step.reads))
+        held[step.reads] = added(_read(step, lambdas, chosen), held.get(step.reads))
         if index in held:
-            lambdas = _added(lambdas, held.pop(index))
+            lambdas = added(lambdas, held.pop(index))
         if progress is not None:
             progress(len(frozen.steps) - index, len(frozen.steps))
     by_token = torch.stack([(lambdas * part).sum(-1) for part in frozen.sources.values()]).sum(0)
@@ -147,10 +147,10 @@ def _read(
     parts = step.sublayer.transposed_parts(lambdas)
     mask = torch.tensor(counted, device=lambdas.device)
     shifted = torch.cat([none, parts[:, mask].sum(1)])
-    return _added(shifted, parts[:, ~mask].sum(1))
+    return added(shifted, parts[:, ~mask].sum(1))
 
 
-def _added(
+def added(
     first: Float[Tensor, "orders pos d_model"], second: Float[Tensor, "others pos d_model"] | None
 ) -> Float[Tensor, "most pos d_model"]:
     """The sum of two stacks of which one may be longer."""
@@ -163,7 +163,12 @@ def _added(
     return whole
 
 
-def _counted(frozen: FrozenNetwork, counted: str | Collection[Part]) -> set[Part]:
+def counted_parts(frozen: FrozenNetwork, counted: str | Collection[Part]) -> set[Part]:
+    """The components that a word or a list means.
+
+    Raises:
+        ConfigError: another word, or components that the model does not have.
+    """
     known = {part: step.kind for step in frozen.steps for part in step.components}
     if isinstance(counted, str):
         if counted not in KINDS:
