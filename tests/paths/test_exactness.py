@@ -76,7 +76,7 @@ def test_a_model_that_computes_something_else_than_its_config_says_is_refused():
     with pytest.raises(UnsupportedError, match="misses the model's own stream"):
         freeze(model, IDS)
     model = public.__wrapped__("llama")
-    model._hf.model.layers[1].register_forward_hook(lambda _, given, out: given[0] + 0.5 * out)
+    model._hf.model.layers[0].register_forward_hook(lambda _, given, out: given[0] + 0.5 * out)
     with pytest.raises(UnsupportedError, match="misses the model's own stream"):
         freeze(model, IDS)
     model = public.__wrapped__("gpt2")
