@@ -3,7 +3,6 @@
 import io
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,16 +20,18 @@ def folder(model, tmp_path_factory):
     return save_checkpoint(model, tmp_path_factory.mktemp("models") / "letters")
 
 
-def test_help_needs_no_torch_and_answers_at_once():
-    best = min(_seconds("--help") for _ in range(5))
-    assert best < 0.3
-
-
-def _seconds(*words: str) -> float:
-    start = time.perf_counter()
-    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and "attention" in done.stdout
-    return time.perf_counter() - start
+@pytest.mark.parametrize("words", [["--help"], ["paths", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(words):
+    """Loading torch alone takes longer than anyone waits for help."""
+    heavy = "('torch', 'transformers', 'pandas', 'numpy', 'scipy', 'dash', 'plotly')"
+    code = (
+        f"import atexit, sys; atexit.register(lambda: print([m for m in {heavy} if m in sys.modules]));"
+        f"sys.argv = ['workbench', *{words}]; from app.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "workbench" in done.stdout.lower()
 
 
 def test_models_lists_the_bundled_ones(workbench):

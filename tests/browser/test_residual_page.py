@@ -254,7 +254,11 @@ def test_who_leaves_the_page_stops_its_computations(open_page, serve, monkeypatc
     session = Session(load=endless, list_models=models.list_models)
     page = open_page()
     page.goto(serve(create_app(session)) + "/residual")
-    expect(page.locator("#attribution .working")).to_be_visible(timeout=30_000)
+    # Every panel has to know what it waits for before it can say that it waits no longer.
+    n_panels = page.locator(".panel").count()
+    expect(page.locator(".panel .working:visible [data-key]")).to_have_count(
+        n_panels, timeout=30_000
+    )
     page.goto("about:blank")
     until = time.monotonic() + 20
     while not session.analyses.is_idle:
