@@ -4,8 +4,22 @@ Each prints a table and writes all of it with `--out`. Heavy imports wait inside
 """
 
 from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+
+from app.terminal import (
+    ModelName,
+    Out,
+    Prompt,
+    Step,
+    Top,
+    check_out,
+    load,
+    read_prompt,
+    show_frame,
+    write_table,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -14,4 +28,82 @@ def register(app: typer.Typer) -> None:
         app.command(name=command.__name__.replace("_", "-"))(command)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = ()
+def paths(
+    model: ModelName,
+    prompt: Prompt,
+    target: Annotated[str | None, typer.Option(help="Default: the likeliest token.")] = None,
+    versus: Annotated[
+        str | None, typer.Option(help="A token to subtract, or 'mean' for the mean logit.")
+    ] = None,
+    pos: Annotated[int, typer.Option(help="Where the prediction is made.")] = -1,
+    top: Top = 20,
+    through: Annotated[
+        list[str] | None,
+        typer.Option(help="What enters this component next to the end; repeatable, first to last."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Take each path out: frozen, and in the model itself.")
+    ] = False,
+    threshold: Annotated[float, typer.Option(min=0, help="No paths smaller than this.")] = 0.0,
+    coverage: Annotated[
+        float | None, typer.Option(help="Stop when all else is below 1 minus this share, in sizes.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Partial paths to take apart at most.")] = 2000,
+    out: Out = None,
+    step: Step = None,
+) -> None:
+    """The largest single paths from tokens to a logit, and the exact sum of all others."""
+    from workbench.paths.directions import logit_direction
+    from workbench.paths.frozen import freeze
+
+    check_out(out)
+    loaded = load(model, step)
+    frozen = freeze(loaded, read_prompt(prompt))
+    direction = logit_direction(frozen, target, distractor=versus, pos=pos)
+    if through:
+        table = _entering(frozen, direction, through, top)
+    else:
+        ends = {"k": top, "threshold": threshold, "coverage": coverage, "limit": limit}
+        table = _largest(frozen, direction, ends, verify=verify)
+    facts = {"through": through, "threshold": threshold, "coverage": coverage, "limit": limit}
+    asked = direction.label
+    write_table(table, out, loaded, command="paths", prompt=prompt, asked=asked, **facts)
+
+
+def _entering(frozen: Any, direction: Any, through: list[str], top: int) -> Any:
+    """What enters a partial path, printed; the whole table."""
+    from app.path_reports import feed_lines, feed_rows
+    from workbench.paths.feeds import component_named, feeds
+
+    found = feeds(frozen, direction, [component_named(frozen, label) for label in through])
+    for line in feed_lines(found, direction.total):
+        typer.echo(line)
+    show_frame(feed_rows(found, top))
+    return found.table()
+
+
+def _largest(frozen: Any, direction: Any, ends: dict[str, Any], *, verify: bool) -> Any:
+    """The largest paths, printed; their table."""
+    from app.path_reports import list_table, order_line, path_lines, path_rows
+    from app.reports import progress_bar
+    from workbench.paths.orders import order_spectrum
+    from workbench.paths.search import top_paths
+    from workbench.paths.verify import verify as verified
+
+    with progress_bar("partial paths") as told:
+        found = top_paths(frozen, direction, progress=told, **ends)
+    with progress_bar("steps") as told:
+        spectrum = order_spectrum(frozen, direction, progress=told)
+    checks = []
+    if verify:
+        with progress_bar("paths taken out") as told:
+            for path in found.paths:
+                checks.append(verified(frozen, direction, path))
+                told(len(checks), len(found.paths))
+    for line in (*path_lines(found), order_line(spectrum)):
+        typer.echo(line)
+    show_frame(path_rows(found, checks))
+    return list_table(found, checks)
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (paths,)

@@ -57,6 +57,7 @@ _HOME = {
     "summed": "workbench.circuits.full",
     "top_paths": "workbench.paths.search",
     "value_weighted_maps": "workbench.attention",
+    "verify": "workbench.paths.verify",
     "virtual_head": "workbench.composition.virtual",
     "virtual_pattern": "workbench.composition.virtual",
 }
@@ -107,6 +108,7 @@ __all__ = [
     "summed",
     "top_paths",
     "value_weighted_maps",
+    "verify",
     "virtual_head",
     "virtual_pattern",
 ]

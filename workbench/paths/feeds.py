@@ -83,6 +83,18 @@ def feeds(frozen: FrozenNetwork, direction: Direction, through: Sequence[Part]) 
     )
 
 
+def component_named(frozen: FrozenNetwork, label: str) -> Part:
+    """The head or MLP of this label, as `1.1` or `mlp 3`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    named = {part.label: part for part in frozen.components}
+    if label not in named:
+        frozen.place(Part(label[:40], "component"))
+    return named[label]
+
+
 class Suffixes:
     """The partial paths of one question, with their covectors; those made last are kept.
 
