@@ -6,9 +6,10 @@ batch of `[pos d_model]`; `⟨u, apply(x)⟩ = ⟨transpose(u), x⟩`. What a ma
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from einops import einsum, rearrange
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -57,10 +58,28 @@ class FrozenAttention:
         """Components that act side by side: the heads."""
         return len(self.W_O)
 
+    @cached_property
+    def _read_in(self) -> Float[Tensor, "d_model columns"]:
+        """All W_V side by side."""
+        return rearrange(self.W_V, "kv_head d_model d_head -> d_model (kv_head d_head)")
+
+    @cached_property
+    def _write_out(self) -> Float[Tensor, "rows d_model"]:
+        """All W_O one below the other."""
+        return rearrange(self.W_O, "head d_head d_model -> (head d_head) d_model")
+
+    @cached_property
+    def _grouped(self) -> Float[Tensor, "kv_head rows key"]:
+        """The patterns of the heads that read the same values, one below the other."""
+        kv_head = len(self.W_V)
+        return rearrange(
+            self.pattern, "(kv_head i) query key -> kv_head (i query) key", kv_head=kv_head
+        )
+
     def apply(self, x: Stream) -> Stream:
         """What all heads write together."""
         z = rearrange(self._mixed(x), "... head query d_head -> ... query (head d_head)")
-        written = z @ rearrange(self.W_O, "head d_head d_model -> (head d_head) d_model")
+        written = z @ self._write_out
         return written if self.after is None else self.after.apply(written)
 
     def parts(self, x: Float[Tensor, "pos d_model"]) -> Float[Tensor, "head pos d_model"]:
@@ -70,24 +89,46 @@ class FrozenAttention:
 
     def transpose(self, direction: Stream) -> Stream:
         """The direction that the heads read for it, all together."""
-        return self._unread(self._pulled(direction).sum(-3))
+        asked = rearrange(
+            self._asked(direction),
+            "... query (kv_head i d_head) -> ... kv_head (i query) d_head",
+            kv_head=len(self.W_V),
+            d_head=self.W_V.shape[-1],
+        )
+        # Heads that read the same values are summed by the product itself.
+        pulled = rearrange(
+            self._grouped.mT @ asked, "... kv_head key d_head -> ... key (kv_head d_head)"
+        )
+        return self._unread(pulled @ self._read_in.mT)
 
     def transposed_parts(
         self, direction: Float[Tensor, "*batch pos d_model"]
     ) -> Float[Tensor, "*batch head pos d_model"]:
         """The direction that each head reads for it."""
-        return self._unread(self._pulled(direction))
+        asked = rearrange(
+            self._asked(direction),
+            "... query (head d_head) -> ... head query d_head",
+            d_head=self.W_V.shape[-1],
+        )
+        group = len(self.W_O) // len(self.W_V)
+        return self._unread(self.pattern.mT @ asked @ self.W_V.mT.repeat_interleave(group, dim=0))
 
     def _mixed(self, x: Stream) -> Float[Tensor, "*batch head query d_head"]:
         x = x if self.reads is None else self.reads.apply(x)
-        v = einsum(x, self.W_V, "... key d_model, kv_head d_model d_head -> ... kv_head key d_head")
-        return self.pattern @ v.repeat_interleave(len(self.W_O) // len(self.W_V), dim=-3)
+        v = rearrange(
+            x @ self._read_in,
+            "... key (kv_head d_head) -> ... kv_head key d_head",
+            kv_head=len(self.W_V),
+        )
+        return rearrange(
+            self._grouped @ v,
+            "... kv_head (i query) d_head -> ... (kv_head i) query d_head",
+            query=self.pattern.shape[1],
+        )
 
-    def _pulled(self, direction: Stream) -> Float[Tensor, "*batch head pos d_model"]:
+    def _asked(self, direction: Stream) -> Float[Tensor, "*batch query columns"]:
         direction = direction if self.after is None else self.after.transpose(direction)
-        read = direction.unsqueeze(-3) @ self.W_O.mT
-        group = len(self.W_O) // len(self.W_V)
-        return self.pattern.mT @ read @ self.W_V.mT.repeat_interleave(group, dim=0)
+        return direction @ self._write_out.mT
 
     def _unread(self, direction: Tensor) -> Tensor:
         return direction if self.reads is None else self.reads.transpose(direction)
