@@ -79,8 +79,8 @@ class OrderAblation:
         columns = {
             "order": np.arange(self.loss.shape[1]),
             "n_paths": np.array(self.n_paths, dtype=float),
-            **self.spread("loss", self.loss),
-            **self.spread("marginal", self.marginal),
+            **self._spread("loss", self.loss),
+            **self._spread("marginal", self.marginal),
         }
         per_path = columns["marginal"] / columns["n_paths"]
         return pd.DataFrame({**columns, "per_path": per_path, "unit": UNIT})
@@ -89,25 +89,12 @@ class OrderAblation:
         """Tidy, one row per part: part kind layer head, alone and on_top with intervals, and unit."""
         if not self.parts:
             return pd.DataFrame()
-        columns = self.spread("alone", self.alone) | self.spread("on_top", self.on_top)
+        columns = self._spread("alone", self.alone) | self._spread("on_top", self.on_top)
         named = part_columns(self.parts)[["part", "kind", "layer", "head"]]
         return pd.concat([named, pd.DataFrame(columns)], axis=1).assign(unit=UNIT)
 
-    def spread(
-        self, name: str, values: Float[np.ndarray, "prompt number"]
-    ) -> dict[str, Float[np.ndarray, " number"]]:
-        """Means over tokens with intervals that resample prompts: `name`, `name_low`, `name_high`."""
-        sums, counts = values * self.n_tokens[:, None], self.n_tokens.astype(float)
-        mean = sums.sum(0) / counts.sum()
-        low = high = np.full_like(mean, np.nan)
-        if len(counts) > 1:
-            chance = np.full(len(counts), 1 / len(counts))
-            rng = np.random.default_rng(self.seed)
-            drawn = rng.multinomial(len(counts), chance, size=N_RESAMPLES).astype(float)
-            tail = (1 - CONFIDENCE) / 2
-            resampled = (drawn @ sums) / (drawn @ counts)[:, None]
-            low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
-        return {name: mean, f"{name}_low": low, f"{name}_high": high}
+    def _spread(self, name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+        return over_prompts(name, values, self.n_tokens, self.seed)
 
 
 def order_ablation(
@@ -175,20 +162,10 @@ def check_predicts(model: Model) -> None:
         raise UnsupportedError(f"no loss by order: {model.name} {reason}")
 
 
-def frozen_loss(
-    frozen: FrozenNetwork, logits: Float[Tensor, "*batch pos token"]
-) -> Float[Tensor, "*batch"]:
-    """Mean cross-entropy of the prompt's next tokens, in nats; the logits as `frozen_logits` gives them."""
-    if cap := getattr(frozen.model.cfg, "logit_soft_cap", None):
-        logits = cap * torch.tanh(logits / cap)
-    following = frozen.run.tokens[0, 1:].expand(logits.shape[:-1])[..., None]
-    return (logits.logsumexp(-1) - logits.gather(-1, following)[..., 0]).double().mean(-1)
-
-
 def frozen_logits(
     frozen: FrozenNetwork, stream: Float[Tensor, "*batch pos d_model"], *, is_whole: bool
-) -> Float[Tensor, "*batch next token"]:
-    """Logits before any soft cap, of all positions but the last, by the frozen final norm.
+) -> Float[Tensor, "*batch pos token"]:
+    """Logits of a final stream by the frozen final norm, before any soft cap.
 
     Args:
         is_whole: with biases; a term that is added to a whole one brings none.
@@ -197,8 +174,42 @@ def frozen_logits(
     x = stream if norm is None else norm.apply(stream)
     if norm is not None and is_whole:
         x = x + norm.bias
-    logits = x[..., :-1, :] @ frozen.model.W_U.detach()
+    logits = x @ frozen.model.W_U.detach()
     return logits + frozen.model.b_U.detach() if is_whole else logits  # type: ignore[attr-defined]
+
+
+def capped(model: Model, logits: Tensor) -> Tensor:
+    """Logits behind the model's soft cap, if it has one."""
+    cap = getattr(model.cfg, "logit_soft_cap", None)
+    return cap * torch.tanh(logits / cap) if cap else logits
+
+
+def next_token_loss(
+    logits: Float[Tensor, "*batch pos token"], tokens: Int[Tensor, " pos"]
+) -> Float[Tensor, "*batch"]:
+    """Mean cross-entropy of a prompt's next tokens, in nats."""
+    logits = logits[..., :-1, :]
+    following = tokens[1:].expand(logits.shape[:-1])[..., None]
+    return (logits.logsumexp(-1) - logits.gather(-1, following)[..., 0]).double().mean(-1)
+
+
+def over_prompts(
+    name: str,
+    values: Float[np.ndarray, "prompt number"],
+    n_tokens: Int[np.ndarray, " prompt"],
+    seed: int,
+) -> dict[str, Float[np.ndarray, " number"]]:
+    """Means over tokens with intervals that resample prompts: `name`, `name_low`, `name_high`."""
+    sums, counts = values * n_tokens[:, None], n_tokens.astype(float)
+    mean = sums.sum(0) / counts.sum()
+    low = high = np.full_like(mean, np.nan)
+    if len(counts) > 1:
+        chance = np.full(len(counts), 1 / len(counts))
+        drawn = np.random.default_rng(seed).multinomial(len(counts), chance, size=N_RESAMPLES)
+        tail = (1 - CONFIDENCE) / 2
+        resampled = (drawn.astype(float) @ sums) / (drawn.astype(float) @ counts)[:, None]
+        low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +222,12 @@ class _OnePrompt:
 
 
 def _one_prompt(frozen: FrozenNetwork, counted: str, detail: str) -> _OnePrompt:
-    frozen.model.readout(frozen.stream[:1])  # refuses heads of several layers
+    model, tokens = frozen.model, frozen.run.tokens[0]
+    model.readout(frozen.stream[:1])  # refuses heads of several layers
+
+    def loss_of(logits: Tensor) -> float:
+        return float(next_token_loss(capped(model, logits), tokens))
+
     stream = torch.zeros_like(frozen.stream)
     loss, read = (
         [],
@@ -220,7 +236,7 @@ def _one_prompt(frozen: FrozenNetwork, counted: str, detail: str) -> _OnePrompt:
     for order, term in enumerate(order_streams(frozen, counted)):
         stream = stream + term
         logits = frozen_logits(frozen, stream, is_whole=True)
-        loss.append(float(frozen_loss(frozen, logits)))
+        loss.append(loss_of(logits))
         if order < 2:
             read.append(logits)
     parts, alone, on_top = [], [], []
@@ -228,15 +244,10 @@ def _one_prompt(frozen: FrozenNetwork, counted: str, detail: str) -> _OnePrompt:
     for part, term in terms:
         change = frozen_logits(frozen, term, is_whole=False)
         parts.append(part)
-        alone.append(float(frozen_loss(frozen, read[0] + change)) - loss[0])
-        on_top.append(loss[1] - float(frozen_loss(frozen, read[1] - change)))
-    own = _model_loss(frozen)
+        alone.append(loss_of(read[0] + change) - loss[0])
+        on_top.append(loss[1] - loss_of(read[1] - change))
+    own = float(next_token_loss(frozen.run.logits[0].double(), tokens))
     return _OnePrompt(np.array(loss), own, tuple(parts), np.array(alone), np.array(on_top))
-
-
-def _model_loss(frozen: FrozenNetwork) -> float:
-    log_probs = frozen.run.logits[0, :-1].double().log_softmax(-1)
-    return -float(log_probs.gather(-1, frozen.run.tokens[0, 1:, None]).mean())
 
 
 def _terms(
