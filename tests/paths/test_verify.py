@@ -9,10 +9,11 @@ from tests.test_weights import PUBLIC, public
 from workbench.errors import ConfigError
 from workbench.paths.directions import logit_direction
 from workbench.paths.frozen import freeze
+from workbench.paths.scores import score_direction
 from workbench.paths.search import Path, top_paths
 from workbench.paths.through import paths_through
 from workbench.paths.verify import level_site, verify
-from workbench.sites import Site
+from workbench.sites import Head, Site
 from workbench.stream.parts import Part
 
 EMBED = Part("embed", "embed")
@@ -217,3 +218,17 @@ def test_a_check_has_a_table_and_refusals_have_names(build):
         verify(frozen, direction, Part("9.9", "head", 9, 9))
     with pytest.raises(ConfigError, match="no path starts at bias mlp 7"):
         verify(frozen, direction, Path(Part("bias mlp 7", "bias", 7)))
+
+
+@pytest.mark.parametrize("name", ["LN, learned, biases", "RMSPre, parallel", "post-norm"])
+def test_paths_to_a_score_are_taken_from_what_its_layer_reads(build, name):
+    frozen = freeze(double(build, name), IDS)
+    direction = score_direction(frozen, Head(1, 2), 5, 3)
+    found = top_paths(frozen, direction, k=4)
+    assert abs(found.residual) < 1e-10 and found.unit == "score"
+    for what in (*found.paths, frozen.components[1]):
+        check = verify(frozen, direction, what)
+        assert abs(check.error) < 1e-10 and check.unit == "score"
+    # What layer 1 writes comes too late for its own scores.
+    with pytest.raises(ConfigError, match=r"no component 1\.0|does not feed"):
+        verify(frozen, direction, Part("1.0", "head", 1, 0))
