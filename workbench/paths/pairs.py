@@ -1,7 +1,7 @@
 """The pairs of parts that one attention score is the sum of, as a table. Made by `workbench.paths.scores`."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,9 @@ from workbench.errors import ConfigError
 from workbench.sites import Head
 from workbench.stream.parts import Part, part_columns
 
-Versus = int | Literal["mean"] | None
+Versus = int | str | None
 MEAN = "mean"
-Side = Literal["query", "key"]
+SIDES = ("query", "key")
 UNIT = "score"
 COMPONENTS = ("head", "mlp", "attn")
 GROUPS = {"component": (), "layer": ("head", "mlp"), "kind": ("head", "mlp", "bias")}
@@ -144,7 +144,7 @@ class ScoreParts:
         """The k largest pairs by size, and the rest of each sign as one row each: the sum is kept."""
         return _topped(self.table()[["query", "key", "composition", "value"]], "query", k)
 
-    def side(self, side: Side, k: int | None = None) -> pd.DataFrame:
+    def side(self, side: str, k: int | None = None) -> pd.DataFrame:
         """What enters through one side, largest first: part kind value; with k, the rest summed by sign."""
         parts, values = {
             "query": (self.query_parts, self.by_query),

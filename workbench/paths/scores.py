@@ -22,7 +22,7 @@ from torch import Tensor
 from workbench.errors import ConfigError, PromptError
 from workbench.paths.directions import Direction
 from workbench.paths.network import FrozenNetwork
-from workbench.paths.pairs import MEAN, UNIT, ScoreParts, Shares, Side, Versus, label_of
+from workbench.paths.pairs import MEAN, SIDES, UNIT, ScoreParts, Shares, Versus, label_of
 from workbench.paths.query_key import LOWEST_SCORE, QueryKey, query_key
 from workbench.runs import Run
 from workbench.sites import Head, Site
@@ -83,7 +83,7 @@ def score_direction(
     query: int,
     key: int,
     *,
-    side: Side = "key",
+    side: str = "key",
     versus: Versus = None,
 ) -> Direction:
     """A score as a linear question to the stream that one side reads, the other side held whole.
@@ -95,8 +95,8 @@ def score_direction(
         ConfigError: another side.
         SiteError, PromptError, UnsupportedError: as `score_parts`.
     """
-    if side not in ("query", "key"):
-        raise ConfigError(f"no side {str(side)[:40]!r} of a score: there are query, key")
+    if side not in SIDES:
+        raise ConfigError(f"no side {side[:40]!r} of a score: there are {', '.join(SIDES)}")
     maps = head if isinstance(head, QueryKey) else query_key(frozen, head)
     query, key, versus, weights = _contrast(maps, query, key, versus)
     seen = weights * maps.kept[query]
@@ -143,8 +143,8 @@ def _contrast(
             )
         weights[others] = -1 / int(others.sum())
     elif versus is not None:
-        if not isinstance(versus, int):
-            raise PromptError(f"versus is another key, 'mean' or None, not {str(versus)[:40]!r}")
+        if isinstance(versus, str):
+            raise PromptError(f"versus is another key, 'mean' or None, not {versus[:40]!r}")
         versus = _position(versus, n_pos)
         _check_visible(maps, query, versus)
         if versus == key:
