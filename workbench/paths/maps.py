@@ -5,12 +5,12 @@ batch of `[pos d_model]`; `⟨u, apply(x)⟩ = ⟨transpose(u), x⟩`. What a ma
 `constant`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 Stream = Float[Tensor, "*batch pos d_model"]
@@ -113,6 +113,10 @@ class FrozenAttention:
         group = len(self.W_O) // len(self.W_V)
         return self._unread(self.pattern.mT @ asked @ self.W_V.mT.repeat_interleave(group, dim=0))
 
+    def only(self, kept: Bool[Tensor, " head"]) -> "FrozenAttention":
+        """The same layer with nothing written by the other heads; constants stay."""
+        return replace(self, W_O=self.W_O * kept.to(self.W_O)[:, None, None])
+
     def _mixed(self, x: Stream) -> Float[Tensor, "*batch head query d_head"]:
         x = x if self.reads is None else self.reads.apply(x)
         v = rearrange(
@@ -176,6 +180,10 @@ class FrozenMLP:
     ) -> Float[Tensor, "*batch one pos d_model"]:
         """The same, with the axis of parts that attention has."""
         return self.transpose(direction).unsqueeze(-3)
+
+    def only(self, kept: Bool[Tensor, " one"]) -> "FrozenMLP":
+        """The MLP, or one that writes its constant alone."""
+        return self if kept.all() else replace(self, W_out=torch.zeros_like(self.W_out))
 
 
 Sublayer = FrozenAttention | FrozenMLP

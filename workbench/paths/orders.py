@@ -98,22 +98,27 @@ def order_spectrum(
     """
     frozen = frozen.up_to(direction.n_steps)
     chosen = counted_parts(frozen, counted)
-    lambdas = direction.vector[None]
-    held: dict[int, Tensor] = {}  # by level: what the MLPs of parallel blocks read further down
+    n_counted = sum(any(part in chosen for part in step.components) for step in frozen.steps)
+    lambdas = direction.vector.new_zeros(n_counted + 1, *direction.vector.shape)
+    lambdas[0], n_orders = direction.vector, 1
+    # By level: what is read there, and from which order on.
+    reads: dict[int, list[tuple[int, Tensor]]] = {}
     values: list[tuple[Part, Float[Tensor, " order"]]] = []
     for index in reversed(range(len(frozen.steps))):
         step = frozen.steps[index]
-        values.append((step.bias, _dot(lambdas, step.constant)))
+        values.append((step.bias, _dot(lambdas[:n_orders], step.constant)))
         if step.norm is not None:
-            lambdas = step.norm.transpose(lambdas)
-        held[step.reads] = added(_read(step, lambdas, chosen), held.get(step.reads))
-        if index in held:
-            lambdas = added(lambdas, held.pop(index))
+            lambdas[:n_orders] = step.norm.transpose(lambdas[:n_orders])
+        reads.setdefault(step.reads, []).extend(_read(step, lambdas[:n_orders], chosen))
+        for first, read in reads.pop(index, ()):
+            n_orders = max(n_orders, first + len(read))
+            lambdas[first : first + len(read)] += read
         if progress is not None:
             progress(len(frozen.steps) - index, len(frozen.steps))
+    lambdas = lambdas[:n_orders]
     by_token = torch.stack([(lambdas * part).sum(-1) for part in frozen.sources.values()]).sum(0)
     values += [(part, _dot(lambdas, vector)) for part, vector in frozen.sources.items()]
-    table = np.zeros((len(lambdas), len(values)))
+    table = np.zeros((n_orders, len(values)))
     for index, (_, orders) in enumerate(reversed(values)):
         table[: len(orders), index] = orders.double().cpu().numpy()
     return OrderSpectrum(
@@ -131,23 +136,20 @@ def order_spectrum(
 
 
 def _dot(lambdas: Float[Tensor, "order pos d_model"], x: Float[Tensor, "pos d_model"]) -> Tensor:
-    return (lambdas * x).flatten(1).sum(1)
+    return lambdas.flatten(1) @ x.flatten()
 
 
 def _read(
     step: Step, lambdas: Float[Tensor, "order pos d_model"], chosen: set[Part]
-) -> Float[Tensor, "read pos d_model"]:
-    """What the sublayer reads, one order higher where its components are counted."""
-    counted = [part in chosen for part in step.components]
-    none = torch.zeros_like(lambdas[:1])
-    if all(counted):
-        return torch.cat([none, step.sublayer.transpose(lambdas)])
-    if not any(counted):
-        return step.sublayer.transpose(lambdas)
-    parts = step.sublayer.transposed_parts(lambdas)
-    mask = torch.tensor(counted, device=lambdas.device)
-    shifted = torch.cat([none, parts[:, mask].sum(1)])
-    return added(shifted, parts[:, ~mask].sum(1))
+) -> list[tuple[int, Float[Tensor, "order pos d_model"]]]:
+    """What the sublayer reads, and its first order: one higher through components that are counted."""
+    counted = torch.tensor([part in chosen for part in step.components], device=lambdas.device)
+    if counted.all() or not counted.any():
+        return [(int(counted.all()), step.sublayer.transpose(lambdas))]
+    return [
+        (1, step.sublayer.only(counted).transpose(lambdas)),
+        (0, step.sublayer.only(~counted).transpose(lambdas)),
+    ]
 
 
 def added(

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
@@ -94,39 +93,39 @@ def paths_through(frozen: FrozenNetwork, direction: Direction) -> Through:
     """Every component's, edge's and source's exact share of a number."""
     frozen = frozen.up_to(direction.n_steps)
     writers: list[Part] = []  # from the last step down
-    # Directions read so far, at the level of the stream where the pass back has arrived: out, then components.
-    readers: list[Part] = [OUT]
-    stack = direction.vector[None]
-    held: dict[int, tuple[tuple[Part, ...], Tensor]] = {}  # by level: what is read further down
     columns: list[Float[Tensor, " reader"]] = []
     through: dict[Part, float] = {}
+    # Directions in the order of `readers`: the first `n_seen` at the level where the pass back has arrived, the
+    # others further down.
+    readers = [OUT]
+    stack = direction.vector.new_zeros(len(frozen.components) + 1, *direction.vector.shape)
+    stack[0], n_seen = direction.vector, 1
     for index in reversed(range(len(frozen.steps))):
-        step = frozen.steps[index]
+        step, seen = frozen.steps[index], stack[:n_seen]
         writers.append(step.bias)
-        columns.append(_with(stack, step.constant))
+        columns += _with(seen, step.constant[None])
         if step.norm is not None:
-            stack = step.norm.transpose(stack)
-        whole = stack.sum(0)
-        for part, out in zip(step.components, frozen.written[index], strict=True):
-            writers.append(part)
-            columns.append(_with(stack, out))
-            through[part] = float((whole * out).sum())
-        parts, read = held.pop(step.reads, ((), stack[:0]))
-        read = torch.cat([read, step.sublayer.transposed_parts(whole)])
-        held[step.reads] = ((*parts, *step.components), read)
-        if index in held:
-            parts, read = held.pop(index)
-            readers += parts
-            stack = torch.cat([stack, read])
+            seen[:] = step.norm.transpose(seen)
+        whole, written = seen.sum(0), frozen.written[index]
+        writers += step.components
+        columns += _with(seen, written)
+        totals = _with(whole[None], written)[:, 0]
+        through |= zip(step.components, totals.tolist(), strict=True)
+        stack[len(readers) :][: len(written)] = step.sublayer.transposed_parts(whole)
+        readers += step.components
+        if index == step.reads:
+            n_seen = len(readers)
     for part, vector in reversed(list(frozen.sources.items())):
         writers.append(part)
-        columns.append(_with(stack, vector))
+        columns += _with(stack, vector[None])
     edges = _edges(frozen, writers, readers, columns)
     return _collected(frozen, direction, edges, through, stack.sum(0))
 
 
-def _with(stack: Float[Tensor, "reader pos d_model"], x: Float[Tensor, "pos d_model"]) -> Tensor:
-    return einsum(stack, x, "reader pos d_model, pos d_model -> reader").double()
+def _with(
+    stack: Float[Tensor, "reader pos d_model"], written: Float[Tensor, "writer pos d_model"]
+) -> Float[Tensor, "writer reader"]:
+    return (written.flatten(1) @ stack.flatten(1).mT).double()
 
 
 def _edges(
