@@ -106,4 +106,49 @@ def _largest(frozen: Any, direction: Any, ends: dict[str, Any], *, verify: bool)
     return list_table(found, checks)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (paths,)
+def why(
+    model: ModelName,
+    prompt: Prompt,
+    head: Annotated[str, typer.Option(help="The head, as layer.head.")],
+    query: Annotated[int, typer.Option(help="The position that looks; -1 is the last.")] = -1,
+    key: Annotated[
+        int | None, typer.Option(help="The position looked at; default: the one looked at most.")
+    ] = None,
+    versus: Annotated[
+        str, typer.Option(help="Another key, 'mean' for the mean of all others, or 'none'.")
+    ] = "mean",
+    by: Annotated[str, typer.Option(help="component, layer or kind.")] = "component",
+    top: Top = 15,
+    out: Out = None,
+    step: Step = None,
+) -> None:
+    """Why a head looks there: its score as an exact sum of pairs, query part × key part."""
+    from app import score_reports
+    from workbench.paths.frozen import freeze
+    from workbench.paths.scores import query_key, score_parts
+    from workbench.sites import Head
+
+    check_out(out)
+    named, against = Head.parse(head), score_reports.versus_of(versus)
+    loaded = load(model, step)
+    frozen = freeze(loaded, read_prompt(prompt))
+    maps = query_key(frozen, named)
+    looked_at, reason = score_reports.chosen_key(maps, query) if key is None else (key, "as given")
+    whole = score_parts(frozen, maps, query, looked_at, versus=against)
+    found = whole.by(by)
+    for line in score_reports.token_lines(found.str_tokens, found.query, found.key):
+        typer.echo(line)
+    for line in score_reports.score_lines(maps, found, reason):
+        typer.echo(line)
+    for frame in (
+        score_reports.share_rows(found),
+        score_reports.side_rows(found, top),
+        score_reports.pair_rows(found, top),
+    ):
+        typer.echo()
+        show_frame(frame)
+    asked = {"query": found.query, "key": found.key, "versus": against, "by": by}
+    write_table(found.table(), out, loaded, command="why", prompt=prompt, head=head, **asked)
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (paths, why)

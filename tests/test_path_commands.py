@@ -96,3 +96,87 @@ def test_a_mistake_about_paths_is_one_clear_line(workbench, words, message):
     assert done.returncode == 2
     assert message in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_why_names_the_pair_that_makes_induction_and_adds_up(workbench, tmp_path):
+    done = workbench("why", "attn-2l", CODE, "--head", "1.1", "--out", "why.parquet")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "[13:,]" in lines[0] and "<6:·2>" in lines[0]
+    assert "the largest attention" in lines[1] and "minus the mean over the other keys" in lines[2]
+    assert float(lines[3].split("within ")[1].split(";")[0]) < 1e-5
+    pairs = lines.index(next(line for line in lines if line.startswith("query ")))
+    assert lines[pairs + 1].split()[:3] == ["embed", "0.1", "K"]
+    table, made_by = read_table(tmp_path / "why.parquet")
+    total = float(lines[3].split("sum to ")[1].split()[0])
+    assert table["value"].sum() == pytest.approx(total, abs=1e-3)
+    assert (made_by["head"], made_by["key"], made_by["versus"]) == ("1.1", 6, "mean")
+
+
+def test_why_looks_past_the_first_token_and_at_what_it_is_told(workbench):
+    words = ("why", "attn-2l", CODE, "--head", "0.1", "--query", "3")
+    done = workbench(*words, "--versus", "none", "--by", "kind")
+    assert done.returncode == 0, done.stderr
+    assert "key 2 '·='" in done.stdout and "unseen by softmax" in done.stdout
+    told = workbench(*words, "--key", "1", "--versus", "2", "--top", "2")
+    assert told.returncode == 0, told.stderr
+    assert "key 1 'x' (as given)" in told.stdout and "minus that of key 2 '·='" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--head", "x"), "layer.head"),
+        (("--head", "2.0"), "no head 2.0"),
+        (("--head", "1.1", "--query", "99"), "no position 99"),
+        (("--head", "1.1", "--query", "3", "--key", "5"), "does not see key 5"),
+        (("--head", "1.1", "--versus", "most"), "'mean' or 'none'"),
+        (("--head", "1.1", "--by", "token"), "component, layer, kind"),
+        (("--head", "1.1", "--out", "w.csv"), ".parquet"),
+    ],
+)
+def test_why_says_what_it_cannot_answer(workbench, words, message):
+    done = workbench("why", "attn-2l", CODE, *words)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_orders_add_up_and_say_what_cancels(workbench, tmp_path):
+    done = workbench("orders", "attn-2l", CODE, "--target", " 2", "--out", "orders.json")
+    assert done.returncode == 0, done.stderr
+    first, second, third, _, *rows = done.stdout.splitlines()
+    assert first.startswith("logit of ' 2' at 13 in attn-2l: ") and "cancels" in third
+    assert float(second.split()[-1]) < 1e-4
+    rows = [row.split() for row in rows if "│" in row]
+    assert [row[0] for row in rows] == ["0", "1", "2"]
+    total = float(first.split()[-1])
+    assert float(rows[-1][2]) == pytest.approx(total, abs=0.01)
+    table, made_by = read_table(tmp_path / "orders.json")
+    assert table["value"].sum() == pytest.approx(total, abs=0.02) and made_by["counted"] == "all"
+
+
+def test_orders_count_what_they_are_told(workbench):
+    words = ("--target", " 2", "--versus", "mean", "--counted")
+    done = workbench("orders", "mlp-2l", CODE, *words, "mlps")
+    assert done.returncode == 0 and sum("│" in row for row in done.stdout.splitlines()) == 3
+    done = workbench("orders", "mlp-2l", CODE, *words, "layers")
+    assert done.returncode == 2 and "heads, mlps" in done.stderr
+
+
+def test_lesions_stand_beside_what_the_frozen_network_says(workbench, tmp_path):
+    done = workbench("lesions", "attn-2l", CODE, "--top", "4", "--out", "lesions.json")
+    assert done.returncode == 0, done.stderr
+    assert "nats per token" in done.stdout and "correlates" in done.stdout
+    table, _ = read_table(tmp_path / "lesions.json")
+    assert len(table) == 10
+    rows = [row.split() for row in done.stdout.splitlines()[3:7]]
+    assert rows[0][:2] == ["attn", "1"]
+    last = table[table["lesion"].str.startswith("1.")]
+    np.testing.assert_allclose(last["true"], last["frozen"], atol=1e-5)
+
+
+def test_lesions_of_a_logit_need_a_target(workbench):
+    done = workbench("lesions", "attn-2l", CODE, "--by", "layer", "--target", " 2")
+    assert done.returncode == 0 and "logits" in done.stdout
+    done = workbench("lesions", "attn-2l", CODE, "--versus", " 2")
+    assert done.returncode == 2 and "--target" in done.stderr
