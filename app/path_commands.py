@@ -17,9 +17,11 @@ from app.terminal import (
     check_out,
     load,
     read_prompt,
+    show,
     show_frame,
     write_table,
 )
+from workbench.errors import WorkbenchError
 
 
 def register(app: typer.Typer) -> None:
@@ -151,4 +153,69 @@ def why(
     write_table(found.table(), out, loaded, command="why", prompt=prompt, head=head, **asked)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (paths, why)
+def orders(
+    model: ModelName,
+    prompt: Prompt,
+    target: Annotated[str | None, typer.Option(help="Default: the likeliest token.")] = None,
+    versus: Annotated[
+        str | None, typer.Option(help="A token to subtract, or 'mean' for the mean logit.")
+    ] = None,
+    pos: Annotated[int, typer.Option(help="Where the prediction is made.")] = -1,
+    counted: Annotated[
+        str, typer.Option(help="Which components add to an order: all, heads or mlps.")
+    ] = "all",
+    out: Out = None,
+    step: Step = None,
+) -> None:
+    """How much of a logit has passed through exactly n components, for every n, exactly."""
+    from app.order_reports import order_lines, order_table
+    from app.reports import progress_bar
+    from workbench.paths.directions import logit_direction
+    from workbench.paths.frozen import freeze
+    from workbench.paths.orders import order_spectrum
+
+    check_out(out)
+    loaded = load(model, step)
+    frozen = freeze(loaded, read_prompt(prompt))
+    direction = logit_direction(frozen, target, distractor=versus, pos=pos)
+    with progress_bar("steps") as told:
+        found = order_spectrum(frozen, direction, counted=counted, progress=told)
+    for line in order_lines(found):
+        typer.echo(line)
+    show(order_table(found))
+    facts = {"asked": direction.label, "counted": counted}
+    write_table(found.table(), out, loaded, command="orders", prompt=prompt, **facts)
+
+
+def lesions(
+    model: ModelName,
+    prompt: Prompt,
+    by: Annotated[str, typer.Option(help="layer, or component for every head too.")] = "component",
+    target: Annotated[
+        str | None, typer.Option(help="Measure this token's logit at the end, not the loss.")
+    ] = None,
+    versus: Annotated[str | None, typer.Option(help="A token to subtract from it.")] = None,
+    top: Top = 20,
+    out: Out = None,
+    step: Step = None,
+) -> None:
+    """What the loss or a logit changes without each part: in the model itself, and by frozen paths."""
+    from app.order_reports import lesion_lines, lesion_rows
+    from app.reports import progress_bar
+    from workbench.paths.lesions import lesions as lesioned
+
+    if versus is not None and target is None:
+        raise WorkbenchError("--versus needs --target: a token to subtract it from")
+    check_out(out)
+    loaded = load(model, step)
+    of = None if target is None else (target, versus)
+    with progress_bar("parts") as told:
+        found = lesioned(loaded, read_prompt(prompt), by, of=of, progress=told)
+    for line in lesion_lines(found):
+        typer.echo(line)
+    show_frame(lesion_rows(found, top))
+    facts = {"by": by, "target": target, "versus": versus}
+    write_table(found.table(), out, loaded, command="lesions", prompt=prompt, **facts)
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (paths, why, orders, lesions)
