@@ -1,0 +1,159 @@
+"""How modular a graph is: Newman's Q and the normalised cut, of a given and of the best partition found.
+
+    Q    = 1/2m · Σ_ij (A_ij − k_i k_j / 2m) [c_i = c_j]          high = modular; Newman 2006
+         = Σ_c (inside_c / 2m − (vol_c / 2m)²)                    without the dense matrix
+    ncut = Σ_c cut_c / vol_c          0 = nothing between clusters, at most k; low = modular
+
+with vol_c the degrees of a module's units, inside_c the weight between them, cut_c = vol_c − inside_c. Q is
+searched by Leiden's algorithm (Traag, Waltman, van Eck 2019), ncut by spectral clustering as in Filan et al.
+2021, "Clusterability in Neural Networks". Both searches are heuristics: Q found is a lower bound, ncut found
+an upper bound, and a null must be searched as hard.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from graspologic_native import leiden
+from jaxtyping import Float, Int
+from scipy.cluster.vq import ClusterError, kmeans2
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from workbench.errors import ConfigError
+from workbench.training.modularity.graph import UnitGraph
+
+LARGEST_DENSE = 300
+"""Units up to which all of a matrix is decomposed; Lanczos iterations beyond."""
+_STARTS = 10
+_LEIDEN_ROUNDS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Which module each unit is in, and the score that was sought."""
+
+    labels: Int[np.ndarray, " unit"]
+    value: float
+
+    @property
+    def n_modules(self) -> int:
+        """Number of different modules."""
+        return len(np.unique(self.labels))
+
+
+def newman_q(graph: UnitGraph, labels: Int[np.ndarray, " unit"]) -> float:
+    """Newman's Q of a partition: the share of weight inside modules beyond what degrees would give; < 1.
+
+    Raises:
+        ConfigError: labels of another number of units.
+    """
+    inside, volume = _inside(graph, labels)
+    total = volume.sum()
+    return float((inside / total - (volume / total) ** 2).sum())
+
+
+def normalised_cut(graph: UnitGraph, labels: Int[np.ndarray, " unit"]) -> float:
+    """Σ cut/vol over the clusters: 0 = they are separate; k − 1 is what random clusters of k come to.
+
+    Raises:
+        ConfigError: labels of another number of units.
+    """
+    inside, volume = _inside(graph, labels)
+    return float((1 - inside / volume).sum())
+
+
+def best_q(graph: UnitGraph, *, trials: int, seed: int) -> Partition:
+    """The partition of highest Q among `trials` runs of Leiden's algorithm."""
+    upper = sp.coo_array(sp.triu(graph.weight))
+    # The search's randomness is measured in weights: they get the same scale whatever the network's is.
+    sizes = upper.data / upper.data.mean()
+    names = [str(unit) for unit in range(len(graph.units))]
+    edges = [
+        (names[i], names[j], size)
+        for i, j, size in zip(upper.row.tolist(), upper.col.tolist(), sizes.tolist(), strict=True)
+    ]
+    _, found = leiden(edges=edges, seed=seed, iterations=_LEIDEN_ROUNDS, trials=trials)
+    labels = np.array([found[name] for name in names])
+    return Partition(labels, newman_q(graph, labels))
+
+
+def best_cut(graph: UnitGraph, k: int, *, seed: int) -> Partition:
+    """The k clusters of lowest normalised cut among ten k-means of the spectral embedding.
+
+    Raises:
+        ConfigError: fewer units than clusters.
+    """
+    n_units = len(graph.units)
+    if not 2 <= k <= n_units:
+        raise ConfigError(f"{n_units} wired units make 2 to {n_units} clusters, not {k}")
+    n_components, component = connected_components(graph.weight, directed=False)
+    if n_components >= k:
+        labels = _packed(graph, component, k)
+        return Partition(labels, normalised_cut(graph, labels))
+    points = _embedding(graph, component, k)
+    rng = np.random.default_rng(seed)
+    found = [_clustered(points, k, int(start)) for start in rng.integers(0, 2**31, _STARTS)]
+    cuts = [normalised_cut(graph, labels) for labels in found]
+    best = int(np.argmin(cuts))
+    return Partition(found[best], cuts[best])
+
+
+def _inside(
+    graph: UnitGraph, labels: Int[np.ndarray, " unit"]
+) -> tuple[Float[np.ndarray, " module"], Float[np.ndarray, " module"]]:
+    if len(labels) != len(graph.units):
+        raise ConfigError(f"{len(labels)} labels for the {len(graph.units)} units of the graph")
+    _, modules = np.unique(labels, return_inverse=True)
+    edges = sp.coo_array(graph.weight)
+    same = modules[edges.row] == modules[edges.col]
+    n_modules = int(modules.max()) + 1
+    inside = np.bincount(modules[edges.row], edges.data * same, minlength=n_modules)
+    return inside, np.bincount(modules, graph.degree, minlength=n_modules)
+
+
+def _packed(
+    graph: UnitGraph, component: Int[np.ndarray, " unit"], k: int
+) -> Int[np.ndarray, " unit"]:
+    """Whole components dealt into k clusters, each to the smallest so far: nothing is cut."""
+    volume = np.bincount(component, graph.degree)
+    filled, cluster = np.zeros(k), np.zeros(len(volume), dtype=np.int64)
+    for index in np.argsort(-volume, kind="stable"):
+        cluster[index] = filled.argmin()
+        filled[cluster[index]] += volume[index]
+    return cluster[component]
+
+
+def _embedding(
+    graph: UnitGraph, component: Int[np.ndarray, " unit"], k: int
+) -> Float[np.ndarray, "unit k"]:
+    """The k slowest modes of a random walk on the graph; those that only name a component come first."""
+    root = np.sqrt(graph.degree)
+    scaled = sp.diags_array(1 / root) @ graph.weight @ sp.diags_array(1 / root)
+    named = root[:, None] * (component[:, None] == np.arange(component.max() + 1))
+    named /= np.linalg.norm(named, axis=0)
+    wanted, n_units = k - named.shape[1], len(root)
+    if n_units <= LARGEST_DENSE or wanted > n_units // 4:
+        # The known modes are sent to the other end of the spectrum, so that each is found once.
+        dense = scaled.toarray() - 2 * named @ named.T
+        found = scipy.linalg.eigh(dense, subset_by_index=[n_units - wanted, n_units - 1])[1]
+    else:
+        known = LinearOperator(
+            scaled.shape,
+            matvec=lambda x: scaled @ x - 2 * (named @ (named.T @ x)),
+            dtype=np.float64,
+        )
+        start = np.random.default_rng(0).standard_normal(n_units)
+        found = eigsh(known, k=wanted, which="LA", v0=start, tol=1e-6, ncv=max(40, 3 * wanted))[1]
+    return np.hstack([named, found]) / root[:, None]
+
+
+def _clustered(points: Float[np.ndarray, "unit k"], k: int, seed: int) -> Int[np.ndarray, " unit"]:
+    try:
+        labels = kmeans2(points, k, iter=15, minit="++", missing="raise", rng=seed)[1]
+    except ClusterError:
+        # A cluster lost its last unit on the way. The k starting points themselves keep one each: the
+        # embedding has rank k, so at least k of its rows differ.
+        labels = kmeans2(points, k, iter=1, minit="++", missing="raise", rng=seed)[1]
+    return labels.astype(np.int64)
