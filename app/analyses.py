@@ -16,9 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
-import numpy as np
 import pandas as pd
-import torch
 
 from app.cache import ByteCache
 from app.jobs import Cancelled, Jobs, Progress, Report
@@ -210,10 +208,8 @@ class Analyses:
 
 def result_bytes(value: Any) -> int:
     """Bytes of the arrays and tables in a result, however it nests them."""
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, np.ndarray):
-        return value.nbytes
+    if isinstance(own := getattr(value, "nbytes", None), int):
+        return own  # arrays, and results that know what they share with their model
     if isinstance(value, pd.DataFrame):
         return int(value.memory_usage(deep=True).sum())
     if is_dataclass(value):

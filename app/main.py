@@ -11,12 +11,12 @@ from flask import Response, request
 from app import api, downloads
 from app.components import alert, aria, attributes, icon_button
 from app.page import REOPEN, register_state
-from app.pages import attention, circuits, composition, heads, residual
+from app.pages import attention, circuits, composition, heads, paths, residual
 from app.security import harden
 from app.session import Session
 from workbench.errors import WorkbenchError
 
-PAGES = (attention, residual, circuits, composition, heads)
+PAGES = (attention, residual, paths, circuits, composition, heads)
 PROVIDER, URL, PAGE, THEME = "provider", "url", "page", "theme"
 NAV, SKIP, FAILED, OFFLINE = "nav", "skip", "failed", "offline"
 MAX_QUERY_FIELDS = 32

@@ -101,6 +101,17 @@
       return dash_clientside.no_update;
     },
 
+    // A held head leads to what its score is the sum of, at the token that is held; a mean has no one prompt.
+    why(shown, state, request) {
+      const isHeld = shown && state && state.locked && Number.isInteger(state.layer) && request.kind !== "mean";
+      if (!isHeld) return [dash_clientside.no_update, true];
+      const query = new URLSearchParams({ model: request.model, prompt: request.prompt, what: "score" });
+      query.set("head", `${state.layer}.${state.head}`);
+      if (request.step !== null) query.set("step", request.step);
+      if (Number.isInteger(state.pos)) query.set("query", state.pos);
+      return [`/paths?${query}`, false];
+    },
+
     training(request, shown, chosen) {
       if (shown && request) window.workbenchTraining.show(chosen.model, chosen.steps, request.step);
       return dash_clientside.no_update;

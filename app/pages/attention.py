@@ -44,6 +44,7 @@ from app.pages.attention_layout import (
     STEPS_BLOCK,
     TICK,
     URL_SINK,
+    WHY,
 )
 from app.prompts import first_prompt, matched_pair
 from app.session import Session, Shown, Status
@@ -274,6 +275,14 @@ def _register_browser(app: Dash) -> None:
         Input(REQUEST, "data"),
         Input(HEAD, "data"),
         prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("attention", "why"),
+        Output(WHY, "href"),
+        Output(WHY, "hidden"),
+        Input(SHOWN, "data"),
+        Input(HEAD, "data"),
+        State(REQUEST, "data"),
     )
     app.clientside_callback(
         ClientsideFunction("attention", "code"),

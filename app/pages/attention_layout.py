@@ -25,6 +25,7 @@ TRAINING = "training"
 CHOSEN, REQUEST, SHOWN, HEAD, TICK = "chosen", "request", "shown", "head", "tick"
 ALERT, PROGRESS = "alert", "progress"
 FACTS, NOTE, CERTIFICATE = "facts", "note", "certificate"
+WHY = "why"
 CODE, CODE_BUTTON, CODE_PANEL, CODE_COPY = "code", "code-button", "code-panel", "code-copy"
 DOWNLOAD, STAGE, VIEWER, URL_SINK = "download", "stage", "viewer", "url-sink"
 TICK_MS = 400
@@ -231,6 +232,14 @@ def _stage() -> list[Any]:
                 html.Div(id=FACTS, className="facts"),
                 html.Div(
                     [
+                        html.A(
+                            "Why here?",
+                            id=WHY,
+                            href="/paths",
+                            hidden=True,
+                            className="plain-button",
+                            title="Take this head's score apart into what wrote the query and the key",
+                        ),
                         icon_button("code", "Show the Python of this view", id=CODE_BUTTON),
                         html.A(
                             html.Span(className="icon icon-download"),

@@ -6,7 +6,7 @@ import numpy as np
 from dash import dcc, html
 
 from app import controls
-from app.components import graph
+from app.components import graph, page_link
 from app.fields import PageState
 from app.residual_answers import CosineAnswer, LensAnswer, token_of
 from app.session import Session
@@ -92,6 +92,7 @@ def attribution(found: LogitAttribution, state: PageState) -> Any:
     return [
         _statement(found),
         graph(bars, label="Contributions of parts, adding up to the logit", id="attribution-graph"),
+        _paths_link(found, state),
         html.H3(f"Parts: {left}"),
         data_table(
             rows,
@@ -100,6 +101,14 @@ def attribution(found: LogitAttribution, state: PageState) -> Any:
             formats={"value": "+.4f"},
         ),
     ]
+
+
+def _paths_link(found: LogitAttribution, state: PageState) -> html.Div:
+    """To the same logit with its effects through later layers."""
+    shared = {name: state[name] for name in ("model", "step", "prompt")}
+    asked = {"target": state["target"] or None, "versus": state["distractor"] or None}
+    link = page_link("Take this logit apart into paths", "/paths", **shared, pos=found.pos, **asked)
+    return html.Div(link, className="pair-links")
 
 
 def norms(found: StreamGeometry, state: PageState) -> Any:

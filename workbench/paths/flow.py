@@ -170,7 +170,10 @@ class _Largest:
         self.n_edges += int((flat != 0).sum())
         kept = flat.abs().topk(min(self.most, len(flat))).indices
         kept = kept[flat[kept] != 0]
-        found = torch.stack(torch.unravel_index(kept, values.shape), -1)
+        _, n_query, n_key = values.shape
+        found = torch.stack(
+            [kept // (n_query * n_key), kept // n_key % n_query, kept % n_key], dim=-1
+        )
         places = torch.cat([torch.full_like(found[:, :1], step), found], -1).cpu()
         self.places = torch.cat([self.places, places])
         self.values = torch.cat([self.values.to(flat.dtype), flat[kept].cpu()])
