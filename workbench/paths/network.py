@@ -153,3 +153,15 @@ class FrozenNetwork:
             norm = self.steps[index].norm
             direction = direction if norm is None else norm.transpose(direction)
             yield index, direction
+
+    def behind(
+        self, direction: Float[Tensor, "pos d_model"], step: int
+    ) -> Float[Tensor, "pos d_model"]:
+        """What everything behind a step makes of a direction at the last level: λ of what the step leaves."""
+        held: dict[int, Tensor] = {}
+        for index in reversed(range(step + 1, len(self.steps))):
+            here = self.steps[index]
+            direction = direction if here.norm is None else here.norm.transpose(direction)
+            held[here.reads] = held.get(here.reads, 0) + here.sublayer.transpose(direction)
+            direction = direction + held.pop(index, 0)
+        return direction
