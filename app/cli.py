@@ -1,5 +1,6 @@
 """The `workbench` command. Heavy imports wait until a command needs them, so that `--help` is instant."""
 
+import os
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -13,6 +14,10 @@ from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     from workbench.runs import Run
+
+# Threads that wait must sleep, not spin: beside any other busy program, spinning made searches ten times slower.
+# Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 USAGE_ERROR, FAILURE = 2, 1
 OUT_FORMATS = (".html", ".json", ".parquet")
