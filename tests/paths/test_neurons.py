@@ -70,12 +70,13 @@ def test_a_silenced_neuron_takes_its_total_with_it(build, name):
 def test_a_neuron_that_alone_writes_the_answer_has_the_whole_total(build):
     model = double(build, "relu")
     mlp = model.blocks[0].mlp
+    chosen = int(freeze(model, IDS).run["mlp_post.0"][0, -1].argmax())
     with torch.no_grad():
-        mlp.W_out[:5], mlp.W_out[6:] = 0, 0
+        mlp.W_out[:chosen], mlp.W_out[chosen + 1 :] = 0, 0
     frozen = freeze(model, IDS)
     found = through_neurons(frozen, logit_direction(frozen, 2), 0)
-    assert np.flatnonzero(found.values).tolist() == [5]
-    assert found.values[5] == pytest.approx(found.through, abs=1e-12)
+    assert np.flatnonzero(found.values).tolist() == [chosen]
+    assert found.values[chosen] == pytest.approx(found.through, abs=1e-12)
 
 
 def test_the_table_keeps_the_sum_and_knows_the_axes(build):
