@@ -15,7 +15,7 @@ from workbench.errors import WorkbenchError
 if TYPE_CHECKING:
     from workbench.runs import Run
 
-# Threads that wait must sleep, not spin: beside any other busy program, spinning made searches ten times slower.
+# Threads that wait must sleep, not spin: beside any other busy program spinning made searches ten times slower.
 # Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
