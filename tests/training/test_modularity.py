@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.errors import ConfigError
+from workbench.errors import BudgetError, ConfigError
 from workbench.training.layouts import Layout, line
 from workbench.training.mlp import MLP, MLPConfig
 from workbench.training.modularity import Options, modularity
+from workbench.training.modularity import graph as graphs
 from workbench.training.modularity import partitions as searched
 from workbench.training.modularity.graph import blocks_of, unit_graph
 from workbench.training.modularity.measures import cross_talk, wiring
@@ -351,6 +352,12 @@ def first_weight(value):
 def test_what_is_no_network_is_refused(blocks, options, message):
     with pytest.raises(ConfigError, match=message):
         modularity(blocks, WIDTHS, loss=0.0, options=options)
+
+
+def test_more_wires_than_can_be_searched_are_refused(monkeypatch):
+    monkeypatch.setattr(graphs, "MAX_EDGES", 215)
+    with pytest.raises(BudgetError, match="216 wires are more than the 215"):
+        modularity([*network()], WIDTHS, loss=0.0, options=QUICK)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,12 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int, Shaped
 
-from workbench.errors import ConfigError
+from workbench.errors import BudgetError, ConfigError
 from workbench.training.wires import Wires
 
 Sizes = Mapping[str, int]
+MAX_EDGES = 5_000_000
+"""Wires that are not zero, at most: the search for modules takes a microsecond and 200 bytes for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +63,18 @@ def blocks_of(wires: Sequence[Wires], groups: Sizes) -> tuple[Block, ...]:
 
     Raises:
         ConfigError: no wires, groups that do not fit them, or weights that are not finite or all zero.
+        BudgetError: more wires than a search for modules is fit for.
     """
     if not wires:
         raise ConfigError("a network without wires has no modularity: give at least one block")
     blocks = tuple(_block(block, groups) for block in wires)
     if not any(block.size.any() for block in blocks):
         raise ConfigError("every weight is zero: a graph without edges has no modularity")
+    if (n_edges := sum(int(np.count_nonzero(block.size)) for block in blocks)) > MAX_EDGES:
+        raise BudgetError(
+            f"{n_edges:,} wires are more than the {MAX_EDGES:,} that modules are sought in: "
+            "prune the network, or leave blocks out"
+        )
     return blocks
 
 

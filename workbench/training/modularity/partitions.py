@@ -27,7 +27,7 @@ from workbench.training.modularity.graph import UnitGraph
 LARGEST_DENSE = 300
 """Units up to which all of a matrix is decomposed; Lanczos iterations beyond."""
 _STARTS = 10
-_LEIDEN_ROUNDS = 3
+_LEIDEN_ROUNDS = 2
 
 
 @dataclass(frozen=True, eq=False)
