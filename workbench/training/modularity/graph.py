@@ -19,7 +19,7 @@ from workbench.training.wires import Wires
 
 Sizes = Mapping[str, int]
 MAX_EDGES = 5_000_000
-"""Wires that are not zero, at most: the search for modules takes a microsecond and 200 bytes for each."""
+"""Wires that are not zero, at most: the search for modules takes a few microseconds for each."""
 
 
 @dataclass(frozen=True, eq=False)
