@@ -230,16 +230,16 @@ def _stage() -> list[Any]:
         html.Div(
             [
                 html.Div(id=FACTS, className="facts"),
+                html.A(
+                    "Why here?",
+                    id=WHY,
+                    href="/paths",
+                    hidden=True,
+                    className="plain-button",
+                    title="Take this head's score apart into what wrote the query and the key",
+                ),
                 html.Div(
                     [
-                        html.A(
-                            "Why here?",
-                            id=WHY,
-                            href="/paths",
-                            hidden=True,
-                            className="plain-button",
-                            title="Take this head's score apart into what wrote the query and the key",
-                        ),
                         icon_button("code", "Show the Python of this view", id=CODE_BUTTON),
                         html.A(
                             html.Span(className="icon icon-download"),

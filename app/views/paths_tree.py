@@ -10,6 +10,7 @@ from app.components import aria, attributes, graph, notes
 from app.fields import PageState
 from app.path_answers import Tree
 from app.path_questions import ARROW
+from app.tables import data_table
 from app.views.circuits import facts, token
 from app.views.paths_pieces import attention_links, number, shade, signed, statement, warned
 from workbench.figures.path_view import score_map
@@ -17,7 +18,7 @@ from workbench.paths.scores import ScoreParts
 from workbench.paths.search import Feeds
 from workbench.stream.parts import Part
 
-MOST_PARTS, CANCELLING = 14, 3
+MOST_PARTS, TOP_PAIRS, CANCELLING = 20, 10, 3
 SHARES = {
     "direct": "neither side through a component",
     "Q": "only the query through components",
@@ -164,6 +165,12 @@ def score(found: ScoreParts, state: PageState) -> list[Any]:
         facts(*shares, *constant),
         warned(warning if found.cancellation > CANCELLING else ""),
         graph(figure, label="Parts of the query times parts of the key", min_width=440),
+        data_table(
+            found.top(TOP_PAIRS),
+            label="The largest pairs, and the rest of each sign",
+            headers={"query": "part of the query", "key": "part of the key", "value": found.unit},
+            formats={"value": "+.4f"},
+        ),
         attention_links(state, str(found.head), found.query),
     ]  # fmt: skip
 

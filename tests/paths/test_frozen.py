@@ -27,6 +27,7 @@ OURS = OWN | {
     "bidirectional": {"order": "sf", "norm": "LN", "causal": False},
     "relu": {"order": "sf", "norm": "LN", "mlp": "relu", "mlp_bias": True},
     "no layers": {"order": "", "positions": "none"},
+    "no layers, learned": {"order": ""},
 }
 
 

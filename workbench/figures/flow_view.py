@@ -42,7 +42,7 @@ def flow_figure(flow: PathFlow, *, threshold: float, most: int = MOST_EDGES) -> 
 
     The dot in an edge's middle has `customdata` (kind, head, query, key, value).
     """
-    table = flow.table().query("kind != 'constant'")
+    table = flow.table().query("kind not in ('constant', 'source')")
     heads = table["kind"] == "head"
     largest = float(table.loc[heads, "value"].abs().max()) if heads.any() else 0.0
     # Without heads, what goes straight up sets the scale.

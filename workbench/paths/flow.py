@@ -74,10 +74,15 @@ class PathFlow:
         return self.through - listed
 
     def table(self) -> pd.DataFrame:
-        """Tidy: step kind layer head query key value unit; edges of heads, then MLPs, constants and skips."""
+        """Tidy: step kind layer head query key value unit.
+
+        Kinds: what starts at each position (source), edges of heads, then MLPs, constants and skips.
+        """
         columns = dict(zip(PLACES, self.places.T, strict=True))
         edges = pd.DataFrame(columns).assign(kind="head", value=self.values)
-        frames = [edges]
+        start = range(len(self.nodes[0]))
+        sources = pd.DataFrame({"query": start, "key": start, "kind": "source"})
+        frames = [sources.assign(value=self.nodes[0]), edges]
         for kind in ("mlp", "constant", "skip"):
             step, pos = np.nonzero(np.isfinite(getattr(self, kind)))
             places = {"step": step, "query": pos, "key": pos}
@@ -85,9 +90,8 @@ class PathFlow:
                 pd.DataFrame(places).assign(kind=kind, value=getattr(self, kind)[step, pos])
             )
         table = pd.concat(frames, ignore_index=True).astype(dict.fromkeys(PLACES, "Int64"))
-        names = np.array(self.steps, object)[table["step"].to_numpy(int)]
-        layers = pd.array([int(name.split()[1]) for name in names], dtype="Int64")
-        table = table.assign(layer=layers, unit=self.unit)
+        layers = {step: int(name.split()[1]) for step, name in enumerate(self.steps)}
+        table = table.assign(layer=table["step"].map(layers).astype("Int64"), unit=self.unit)
         return table[["step", "kind", "layer", "head", "query", "key", "value", "unit"]]
 
     def _step_of_head(self) -> list[int]:

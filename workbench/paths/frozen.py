@@ -42,8 +42,9 @@ def freeze(model: Model, prompt: Prompt) -> FrozenNetwork:
         raise PromptError(f"{len(one.lengths)} prompts: one is frozen at a time, give one text")
     steps = tuple(_steps(model, one))
     last = model.cfg.n_layers - 1
-    stream = one[Site("resid_post", last)][0] if model.cfg.n_layers else one["embed"][0]
     sources = _sources(model, one)
+    start = torch.stack(list(sources.values())).sum(0)
+    stream = one[Site("resid_post", last)][0] if model.cfg.n_layers else start
     final = None
     if model.cfg.norm_position == "pre":
         final = _norm(model, model.ln_final, one, "final", None)  # type: ignore[attr-defined]
