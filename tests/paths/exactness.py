@@ -24,11 +24,15 @@ from workbench.models.transformer import Transformer
 from workbench.paths.directions import logit_direction
 from workbench.paths.frozen import freeze
 from workbench.paths.orders import order_spectrum
+from workbench.paths.scores import query_key, score_direction, score_parts
 from workbench.paths.through import paths_through
+from workbench.sites import Head
 
 IDS = [3, 7, 7, 2, 11, 3, 7, 0]
 GPTS = ("nanogpt", "nanogpt-without-biases", "mingpt", "mingpt-2020")
-NAMES = (*OURS, *PUBLIC, *GPTS)
+# BERT's head has layers of its own: its scores alone are sums.
+NAMES = (*OURS, *PUBLIC, *GPTS, "bert")
+PROMPT = "When Mary and John went to the store, John gave a drink to"
 DTYPES = ("float32", "float64")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 
@@ -68,6 +72,7 @@ def in_full_precision(hf):
         if type(module).__name__.endswith("RMSNorm"):
             module.forward = MethodType(_rms_norm, module)
         elif type(module).__name__.endswith("RotaryEmbedding"):
+            module.inv_freq = module.inv_freq.double()
             module.forward = MethodType(_rotary, module)
     return hf
 
@@ -80,28 +85,46 @@ def _rms_norm(module, x):
 
 
 def _rotary(module, x, position_ids):
-    angles = position_ids[..., None].double() * module.inv_freq.double()
+    angles = position_ids[..., None].double() * module.inv_freq
     angles = torch.cat([angles, angles], -1)
     scale = module.attention_scaling
     return (angles.cos() * scale).to(x.dtype), (angles.sin() * scale).to(x.dtype)
 
 
-def errors(name, dtype, prompt=IDS):
+def errors(name, dtype):
     """Rows `model dtype number error`, the worst of all positions, heads and ways to add up."""
-    model = model_of(name, dtype)
-    frozen = freeze(model, prompt)
+    frozen = freeze(model_of(name, dtype), PROMPT if name == "smollm2" else IDS)
     last = len(frozen.str_tokens) - 1
-    found = {
-        "logit": [logit_direction(frozen, 2, pos=pos) for pos in {0, 4, last}],
-        "logit difference": [
-            logit_direction(frozen, 2, distractor=against, pos=last) for against in (5, "mean")
-        ],
-    }
-    rows = [
-        {"number": number, "error": max(_error(frozen, direction) for direction in directions)}
-        for number, directions in found.items()
+    found = {"attention score": _score_errors(frozen, last)}
+    if name != "bert":
+        asked = {
+            "logit": [{"pos": 0}, {"pos": last}],
+            "logit difference": [{"distractor": 5}, {"distractor": "mean"}],
+        }
+        found |= {
+            number: [
+                _error(frozen, logit_direction(frozen, 2, **question)) for question in questions
+            ]
+            for number, questions in asked.items()
+        }
+    worst = {number: max(values, default=None) for number, values in found.items()}
+    return [
+        {"model": name, "dtype": dtype, "number": number, "error": error}
+        for number, error in worst.items()
+        if error is not None
     ]
-    return [{"model": name, "dtype": dtype, **row} for row in rows]
+
+
+def _score_errors(frozen, last):
+    """Of the last head, pair by pair, and with either side taken apart by order."""
+    heads = [part for part in frozen.components if part.kind == "head"]
+    for part in heads[-1:]:
+        maps = query_key(frozen, Head(part.layer, part.head))
+        for query, key, versus in ((last, 1, None), (last, last, 0), (last - 1, 0, "mean")):
+            parts = score_parts(frozen, maps, query, key, versus=versus)
+            yield abs(parts.residual) / max(np.abs(parts.values).max(), abs(parts.total))
+        for side in ("query", "key"):
+            yield _error(frozen, score_direction(frozen, maps, last, 1, side=side))
 
 
 def _error(frozen, direction):
@@ -114,11 +137,11 @@ def _error(frozen, direction):
 
 
 def table(names=NAMES, dtypes=DTYPES):
-    """All errors, the largest first within each type of number."""
-    rows = [row for name in names for dtype in dtypes for row in errors(name, dtype)]
-    return pd.DataFrame(rows).sort_values(["dtype", "error"], ascending=[True, False])
+    """All errors: a row for each model, a column for each number and type."""
+    rows = pd.DataFrame([row for name in names for dtype in dtypes for row in errors(name, dtype)])
+    return rows.pivot(index="model", columns=["dtype", "number"], values="error").loc[list(names)]
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(table((*NAMES, "smollm2")).to_string(index=False, float_format="{:.1e}".format))
+    print(table((*NAMES, "smollm2")).to_string(float_format="{:.0e}".format, na_rep="-"))

@@ -14,6 +14,8 @@ from workbench.models.families import bridge_config, family_of
 from workbench.paths.directions import logit_direction
 from workbench.paths.frozen import freeze
 from workbench.paths.orders import order_spectrum
+from workbench.paths.scores import score_parts
+from workbench.sites import Head
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -28,6 +30,8 @@ def test_smollm2_is_the_sum_of_its_parts_to_double_precision():
     frozen = freeze(model, "When Mary")
     orders = order_spectrum(frozen, logit_direction(frozen))
     assert abs(orders.residual) < 1e-10 * abs(orders.orders).max()
+    score = score_parts(frozen, Head(29, 4), 1, 0)
+    assert abs(score.residual) < 1e-10 * abs(score.values).max()
 
 
 def tiny(name, **changes):
