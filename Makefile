@@ -25,6 +25,8 @@ bench: setup-dev chromium
 studies: setup-dev
 	.venv/bin/python -m studies.zero_and_one_layer
 	.venv/bin/python -m studies.induction_heads
+	.venv/bin/python -m studies.term_importance
+	.venv/bin/python -m studies.residual_ensembles
 
 setup: .venv/.ready
 setup-dev: .venv/.ready-dev
