@@ -48,11 +48,9 @@ def freeze(model: Model, prompt: Prompt) -> FrozenNetwork:
     final = None
     if model.cfg.norm_position == "pre":
         final = _norm(model, model.ln_final, one, "final", None)  # type: ignore[attr-defined]
-    reached = FrozenNetwork(model, one, sources, steps, final, stream, 0.0).levels[-1]
-    sizes = stream.abs().amax(-1).clamp(min=1e-30)
-    residual = float(((reached - stream).abs().amax(-1) / sizes).max())
-    check_exact(model, "stream", residual, stream.dtype)
-    return FrozenNetwork(model, one, sources, steps, final, stream, residual)
+    frozen = FrozenNetwork(model, one, sources, steps, final, stream)
+    check_exact(model, "stream", frozen.residual, stream.dtype)
+    return frozen
 
 
 def check_exact(model: Model, what: str, residual: float, dtype: torch.dtype) -> None:
@@ -143,12 +141,13 @@ def _attention(model: Model, one: Run, layer: int, reads: FrozenNorm | None) -> 
     block = model.blocks[layer]
     attn = block.attn
     W_V, W_O, b_V, b_O = (getattr(attn, name).detach() for name in ("W_V", "W_O", "b_V", "b_O"))
-    bias = b_V if reads is None else b_V + reads.bias @ W_V
-    bias = bias.repeat_interleave(len(W_O) // len(W_V), 0)
     pattern = one.pattern(layer)[0]
-    # Rows sum to 1 only as exactly as the softmax was rounded.
-    weight = pattern.sum(-1)
-    constant = b_O + torch.einsum("hp,hd,hdm->pm", weight, bias, W_O)
+    constant = b_O.expand(pattern.shape[-1], -1)
+    bias = b_V if reads is None or not reads.bias.any() else b_V + reads.bias @ W_V
+    if bias.any():
+        bias = bias.repeat_interleave(len(W_O) // len(W_V), 0)
+        # Rows sum to 1 only as exactly as the softmax was rounded.
+        constant = constant + torch.einsum("hp,hd,hdm->pm", pattern.sum(-1), bias, W_O)
     after = None
     if getattr(block, "ln1_post", None) is not None:
         z = one[Site("z", layer)][0]
@@ -165,8 +164,10 @@ def _mlp(model: Model, one: Run, layer: int, reads: FrozenNorm | None) -> Frozen
     pre, post = one[Site("mlp_pre", layer)][0], one[Site("mlp_post", layer)][0]
     name = _activation(model)
     gate = _act(name)(pre) if mlp.is_gated else gate_of(pre, post, _slope(model, name))
-    bias = b_in if reads is None else b_in + reads.bias @ W_in
-    constant = (bias * gate) @ W_out + b_out
+    bias = b_in if reads is None or not reads.bias.any() else b_in + reads.bias @ W_in
+    constant = b_out.expand(len(gate), -1)
+    if bias.any():
+        constant = constant + (bias * gate) @ W_out
     after = None
     if getattr(block, "ln2_post", None) is not None:
         after = _after(block.ln2_post, post @ W_out + b_out)

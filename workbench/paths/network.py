@@ -71,8 +71,7 @@ class FrozenNetwork:
         sources: what the stream starts with, by part.
         steps: the sublayers, from the embedding up.
         final_norm: before the unembedding; None without one.
-        stream: the model's own stream behind the last step; `residual` is how far the frozen one is from it,
-            relative to the largest entry at each position.
+        stream: the model's own stream behind the last step.
     """
 
     model: Model
@@ -81,7 +80,6 @@ class FrozenNetwork:
     steps: tuple[Step, ...]
     final_norm: FrozenNorm | None
     stream: Float[Tensor, "pos d_model"]
-    residual: float
 
     @property
     def str_tokens(self) -> tuple[str, ...]:
@@ -106,6 +104,12 @@ class FrozenNetwork:
             x = levels[-1] + step.sublayer.apply(levels[step.reads]) + step.sublayer.constant
             levels.append(x if step.norm is None else step.norm.apply(x) + step.norm.bias)
         return tuple(levels)
+
+    @cached_property
+    def residual(self) -> float:
+        """How far the last level is from the model's own, relative to the largest entry at each position."""
+        sizes = self.stream.abs().amax(-1).clamp(min=1e-30)
+        return float(((self.levels[-1] - self.stream).abs().amax(-1) / sizes).max())
 
     @cached_property
     def written(self) -> tuple[Float[Tensor, "part pos d_model"], ...]:
