@@ -7,6 +7,7 @@ WorkbenchError
 ├── PromptError            a prompt that the model cannot read
 ├── SiteError              a hook or head that this model does not have
 ├── BudgetError            a result that would not fit the stated memory
+├── DivergedError          a training run whose loss is no longer a number
 └── UnsupportedError       an analysis that this architecture does not admit
 """
 
@@ -37,6 +38,10 @@ class SiteError(WorkbenchError):
 
 class BudgetError(WorkbenchError):
     """A result that would not fit into the stated memory budget."""
+
+
+class DivergedError(WorkbenchError):
+    """A training run whose loss is no longer a number."""
 
 
 class UnsupportedError(WorkbenchError):

@@ -19,11 +19,11 @@ class TrainingConfig:
     Args:
         steps: optimiser steps in all.
         lr: peak learning rate of AdamW.
-        muon_lr: peak learning rate of Muon for the matrices inside the layers; None = AdamW for those too.
+        muon_lr: peak rate of Muon for the matrices inside a transformer's layers; None = AdamW for those too.
         weight_decay: of AdamW and Muon alike, decoupled.
         warmup: share of the steps in which the rate rises.
         decay: share of the steps, at the end, in which it falls to zero.
-        clip: largest norm of the whole gradient.
+        clip: largest norm of the whole gradient, penalties included; None = gradients are left as they are.
         double_loss: cross-entropy in float64, for losses below 1e-6.
         validate_every: steps between two validations.
         save_every: steps between two saves of the state from which a run can be resumed.
@@ -43,7 +43,7 @@ class TrainingConfig:
     weight_decay: float = 0.0
     warmup: float = 0.02
     decay: float = 0.3
-    clip: float = 1.0
+    clip: float | None = 1.0
     double_loss: bool = False
     validate_every: int = 250
     save_every: int = 250
@@ -62,7 +62,8 @@ class TrainingConfig:
         _check_number("weight_decay", self.weight_decay, 0, 100)
         _check_number("warmup", self.warmup, 0, 1)
         _check_number("decay", self.decay, 0, 1 - self.warmup)
-        _check_number("clip", self.clip, 1e-9, 1e9)
+        if self.clip is not None:
+            _check_number("clip", self.clip, 1e-9, 1e9)
         for name in ("validate_every", "save_every"):
             _check_number(name, getattr(self, name), 1, MAX_STEPS, whole=True)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):

@@ -1,18 +1,19 @@
 """The one training loop: schedule, clipping, validation, checkpoints, and a state that survives a kill.
 
-loss = task's cross-entropy + Σ penalties(model, step)
+loss = task's own + Σ penalties(model, step);   after each step: decay, swaps, hooks (shaping.py)
 
 <out>/config.json model.safetensors tokenizer.json    the model, once the run is finished
-      checkpoints/step-000500.safetensors             weights kept on the way
+      checkpoints/step-000500.safetensors             weights kept on the way (of an MLP: folder step-000500)
       metrics.jsonl                                   one line per validation
       training-state.safetensors                      where to go on; removed at the end
 
-On one machine, in float32, a run that was killed and resumed ends with the bits of one that was not.
+On one machine, in one precision, a run that was killed and resumed ends with the bits of one that was not.
 """
 
 import contextlib
 import ctypes
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,20 +23,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from workbench.errors import CheckpointError
+from workbench.errors import CheckpointError, DivergedError
 from workbench.models.checkpoints import save_checkpoint, save_weights
 from workbench.models.files import step_name
 from workbench.models.transformer import Transformer
 from workbench.training.config import TrainingConfig
+from workbench.training.mlp import MLP, save_mlp
 from workbench.training.optimizers import optimizers_for
+from workbench.training.shaping import Penalty, Shaping, as_shaping
 from workbench.training.state import STATE_FILE, read_counters, restore_state, save_state
-from workbench.training.tasks import Batch, Task, mean_loss
+from workbench.training.tasks.batches import Examples, Task
+from workbench.training.wires import Network
 from workbench.writing import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
-
-Penalty = Callable[[Transformer, int], Tensor]
-"""(model, step) → a scalar that is added to the loss."""
 
 
 @dataclass(frozen=True)
@@ -62,23 +63,24 @@ ProgressFn = Callable[[Progress], bool | None]
 class _Run:
     """What one call of `fit` carries from step to step."""
 
-    model: Transformer
+    model: Network
     task: Task
     config: TrainingConfig
     out: Path
-    penalties: Sequence[Penalty]
+    shaping: Shaping
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
     recent: list[float] = field(default_factory=list)
+    penalties: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.optimizers = optimizers_for(self.model, self.config)
         self.started = time.perf_counter()
-        uses_bf16 = _has_amx() if self.config.bf16 is None else self.config.bf16
-        self.autocast = (
-            torch.autocast("cpu", torch.bfloat16) if uses_bf16 else contextlib.nullcontext()
-        )
+        self.dropout = self.model.cfg.dropout if isinstance(self.model, Transformer) else 0.0
+        self.settings = self._settings()
+        bf16 = _has_amx() if self.config.bf16 is None else self.config.bf16
+        self.autocast = torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext()
 
     @property
     def elapsed(self) -> float:
@@ -95,7 +97,7 @@ class _Run:
         if not path.is_file():
             return
         counters = read_counters(path)
-        if counters.get("settings") != self._settings():
+        if counters.get("settings") != self.settings:
             raise CheckpointError(
                 f"{path} belongs to a run with other settings: give another folder, or resume=False"
             )
@@ -105,16 +107,20 @@ class _Run:
 
     def save(self) -> None:
         """Write the state from which the run can go on."""
+        self._check_weights()
         counters = {
             "step": self.step,
             "tokens": self.tokens,
             "seconds": self.elapsed,
-            "settings": self._settings(),
+            "settings": self.settings,
         }
         save_state(self.out / STATE_FILE, self.model, self.optimizers, counters)
 
     def _settings(self) -> str:
-        return f"{self.config.fingerprint()} {self.model.cfg.to_json()}"
+        found = [self.config.fingerprint(), self.model.cfg.to_json(), self.shaping.fingerprint()]
+        if (precision := next(self.model.parameters()).dtype) != torch.float32:
+            found.append(str(precision))
+        return " ".join(part for part in found if part)
 
     def advance(self) -> None:
         """One optimiser step."""
@@ -125,29 +131,65 @@ class _Run:
                 group["lr"] = group["peak_lr"] * rate
         batch = self.task.batch(self.config.seed, self.step)
         loss = self._loss(batch)
-        for penalty in self.penalties:
-            loss = loss + penalty(self.model, self.step)
+        for name, penalty in self.shaping.penalties.items():
+            added = penalty(self.model, self.step)
+            self.penalties[name] = added.detach()
+            loss = loss + added
+        total = float(loss.detach())
+        if not math.isfinite(total):
+            raise self._diverged(f"the loss is {total}")
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self._clip()
         for optimizer in self.optimizers.values():
             optimizer.step()
-        self.recent.append(float(loss.detach()))
+        self.shaping.after(self.model, self.optimizers, self.step, self.config.lr * rate)
+        self.recent.append(total)
         self.step += 1
-        self.tokens += batch.tokens.numel()
+        self.tokens += batch.inputs.numel()
 
-    def _loss(self, batch: Batch) -> Tensor:
-        with torch.random.fork_rng(devices=[], enabled=self.model.cfg.dropout > 0):
-            if self.model.cfg.dropout > 0:
+    def _loss(self, batch: Examples) -> Tensor:
+        with torch.random.fork_rng(devices=[], enabled=self.dropout > 0):
+            if self.dropout > 0:
                 torch.manual_seed(self.config.seed * 1_000_003 + self.step)
             with self.autocast:
-                logits = self.model(batch.tokens)
-        logits = logits.double() if self.config.double_loss else logits.float()
-        return mean_loss(logits, batch.targets)
+                outputs = batch.outputs(self.model)
+        is_double = self.config.double_loss or outputs.dtype == torch.float64
+        return batch.loss(outputs.double() if is_double else outputs.float())
+
+    def _clip(self) -> None:
+        weights = [weight for weight in self.model.parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(
+            [weight.grad for weight in weights if weight.grad is not None]
+        )
+        if not math.isfinite(float(norm)):
+            raise self._diverged(f"the gradient's norm is {float(norm)}")
+        if self.config.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(weights, self.config.clip, norm)
+
+    def _check_weights(self) -> None:
+        for name, weight in self.model.named_parameters():
+            if not bool(weight.isfinite().all()):
+                raise self._diverged(f"{name} holds numbers that are not finite")
+
+    def _diverged(self, what: str) -> DivergedError:
+        path = self.out / STATE_FILE
+        kept = "Nothing was saved before"
+        if path.is_file():
+            kept = f"The state after {read_counters(path)['step']} steps is kept in {path}"
+        found = "".join(f", {name} {value:.3g}" for name, value in self._penalties().items())
+        return DivergedError(
+            f"{self.out}, step {self.step}: {what}{found}. {kept}. Train into another folder, "
+            "with a lower rate of learning, weaker penalties or a clip"
+        )
+
+    def _penalties(self) -> dict[str, float]:
+        """What each added to the loss of the last step."""
+        return {f"penalty {name}": float(value) for name, value in self.penalties.items()}
 
     def validate(self) -> Progress:
         """Measure the model and append a line to the metrics."""
         self.model.eval()
-        measured = self.task.measure(self.model)
+        measured = self.task.measure(self.model) | self._penalties()
         self.model.train()
         train_loss = sum(self.recent) / max(1, len(self.recent))
         self.recent.clear()
@@ -155,35 +197,52 @@ class _Run:
             self.step, self.config.steps, self.tokens, self.elapsed, train_loss, measured
         )
         line = {"step": self.step, "tokens": self.tokens, "seconds": round(self.elapsed, 3)}
-        line |= {"train_loss": train_loss} | measured
+        line |= {"train_loss": train_loss} | progress.measured
         with (self.out / METRICS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         return progress
 
     def keep_weights(self) -> None:
         """Keep this step's weights if the config asks for them."""
-        if self.step in self.config.keep:
-            path = self.out / "checkpoints" / step_name(self.step)
+        if self.step not in self.config.keep:
+            return
+        path = self.out / "checkpoints" / step_name(self.step)
+        if isinstance(self.model, MLP):
+            save_mlp(self.model, path.with_suffix(""))
+        else:
             save_weights(self.model, path, dtype=torch.float16)
+
+    def finish(self) -> None:
+        """Write the trained model and remove the state."""
+        self._check_weights()
+        if isinstance(self.model, MLP):
+            save_mlp(self.model.eval(), self.out)
+        else:
+            save_checkpoint(self.model.eval(), self.out)
+        (self.out / STATE_FILE).unlink(missing_ok=True)
 
 
 def fit(
-    model: Transformer,
+    model: Network,
     task: Task,
     config: TrainingConfig,
     out: Path,
     *,
-    penalties: Sequence[Penalty] = (),
+    penalties: Sequence[Penalty] | Shaping = (),
     progress: ProgressFn | None = None,
 ) -> bool:
     """Train a model into a folder; False if it was stopped early and can be resumed by the same call.
 
+    Args:
+        penalties: added to the loss; or all that shapes the weights, decay and swaps included.
+
     Raises:
         CheckpointError: the folder holds the state of a run with other settings.
+        DivergedError: loss, gradient or weights are no longer finite; the last state saved is kept.
     """
     out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
-    run = _Run(model.train(), task, config, out, penalties)
+    run = _Run(model.train(), task, config, out, as_shaping(penalties))
     run.resume()
     _cut_metrics(out / METRICS_FILE, run.step)
     if run.step == 0:
@@ -200,8 +259,7 @@ def fit(
             run.save()
         if not is_last and not goes_on:
             return False
-    save_checkpoint(model.eval(), out)
-    (out / STATE_FILE).unlink(missing_ok=True)
+    run.finish()
     return True
 
 

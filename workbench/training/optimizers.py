@@ -1,4 +1,4 @@
-"""Muon for the matrices inside the layers, AdamW for all else.
+"""Muon for the matrices inside a transformer's layers, AdamW for all else.
 
 Muon (Jordan et al. 2024) follows the orthogonalised momentum: all singular values of an update are equal.
 An attention weight is stored head by head, `W_Q [head d_model d_head]`, and so is orthogonalised head by
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.models.transformer import Transformer
 from workbench.training.config import TrainingConfig
+from workbench.training.wires import Network
 
 # Jordan's quintic: drives singular values towards 1 in five steps, to within about 30 %.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -90,7 +90,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return x
 
 
-def optimizers_for(model: Transformer, config: TrainingConfig) -> dict[str, torch.optim.Optimizer]:
+def optimizers_for(model: Network, config: TrainingConfig) -> dict[str, torch.optim.Optimizer]:
     """The optimisers of a run by name; between them every parameter stands exactly once."""
     inner = {
         name: parameter

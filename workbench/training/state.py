@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from workbench.errors import CheckpointError
-from workbench.models.transformer import Transformer
+from workbench.training.wires import Network
 from workbench.writing import whole_file
 
 STATE_FILE = "training-state.safetensors"
@@ -23,7 +23,7 @@ STATE_FILE = "training-state.safetensors"
 
 def save_state(
     path: Path,
-    model: Transformer,
+    model: Network,
     optimizers: Mapping[str, torch.optim.Optimizer],
     counters: Mapping[str, Any],
 ) -> None:
@@ -56,7 +56,7 @@ def read_counters(path: Path) -> dict[str, Any]:
 
 
 def restore_state(
-    path: Path, model: Transformer, optimizers: Mapping[str, torch.optim.Optimizer]
+    path: Path, model: Network, optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> None:
     """Put a saved state back into a model and its optimisers.
 

@@ -1,61 +1,17 @@
-"""What a model is trained on: a task makes the batch of a numbered step and measures a model.
-
-A batch depends on (seed, step) alone, so a resumed run sees what an uninterrupted one would have seen.
-"""
+"""Tokens that follow one another: random ones that repeat, and crops of a text."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
 from workbench.errors import ConfigError
 from workbench.models.transformer import Transformer
-
-UNSCORED = -100
-"""Target at positions that the loss leaves out."""
+from workbench.training.tasks.batches import UNSCORED, Batch, mean_loss, position_losses
 
 _HELD_OUT_STREAM = 1 << 40
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Inputs and what should follow each position; `UNSCORED` where the loss does not look."""
-
-    tokens: Int[Tensor, "batch pos"]
-    targets: Int[Tensor, "batch pos"]
-
-
-@runtime_checkable
-class Task(Protocol):
-    """What the trainer asks of its data."""
-
-    def batch(self, seed: int, step: int) -> Batch:
-        """The training batch of one step."""
-        ...
-
-    def measure(self, model: Transformer) -> dict[str, float]:
-        """Held-out numbers of a model, by name."""
-        ...
-
-
-def mean_loss(
-    logits: Float[Tensor, "batch pos d_vocab_out"], targets: Int[Tensor, "batch pos"]
-) -> Float[Tensor, ""]:
-    """Mean cross-entropy in nats over the scored positions."""
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=UNSCORED)
-
-
-@torch.no_grad()
-def position_losses(model: Transformer, batch: Batch) -> Float[Tensor, "batch pos"]:
-    """Cross-entropy in nats at every position; NaN where nothing is scored."""
-    logits = model(batch.tokens)
-    losses = F.cross_entropy(logits.mT, batch.targets, ignore_index=UNSCORED, reduction="none")
-    return losses.masked_fill(batch.targets == UNSCORED, torch.nan)
 
 
 def repeated_tokens(
@@ -176,52 +132,3 @@ def text_rows(text: np.ndarray, starts: np.ndarray, n_ctx: int, bos: int) -> Bat
     window = text[starts[:, None] + np.arange(n_ctx)].astype(np.int64)
     tokens = np.concatenate([np.full((len(window), 1), bos), window[:, :-1]], axis=1)
     return Batch(torch.from_numpy(tokens), torch.from_numpy(window))
-
-
-@dataclass(frozen=True)
-class ModularAddition:
-    """`a b =` → (a + b) mod p; a part of the p² pairs is trained on, the rest measures generalisation."""
-
-    p: int = 113
-    share: float = 0.4
-    n_rows: int = 512
-    split_seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.p <= 1000 or not 0 < round(self.share * self.p**2) < self.p**2:
-            raise ConfigError(
-                f"p must be 2 to 1000 and share leave pairs on both sides, not {self.p} and {self.share}"
-            )
-
-    @cached_property
-    def pairs(self) -> tuple[Int[Tensor, "train_pair 2"], Int[Tensor, "test_pair 2"]]:
-        """Training and test pairs, disjoint, together all."""
-        order = np.random.default_rng(self.split_seed).permutation(self.p**2)
-        both = torch.from_numpy(np.stack([order // self.p, order % self.p], axis=1))
-        n_train = round(self.share * self.p**2)
-        return both[:n_train], both[n_train:]
-
-    def batch(self, seed: int, step: int) -> Batch:
-        """Training pairs, drawn with replacement."""
-        train = self.pairs[0]
-        drawn = np.random.default_rng((seed, step)).integers(0, len(train), self.n_rows)
-        return self.as_batch(train[torch.from_numpy(drawn)])
-
-    def as_batch(self, pairs: Int[Tensor, "pair 2"]) -> Batch:
-        """Pairs as prompts whose last position is scored."""
-        equals = torch.full((len(pairs), 1), self.p)
-        targets = torch.full((len(pairs), 3), UNSCORED)
-        targets[:, 2] = pairs.sum(1) % self.p
-        return Batch(torch.cat([pairs, equals], dim=1), targets)
-
-    def measure(self, model: Transformer) -> dict[str, float]:
-        """Loss in nats and accuracy on training and test pairs."""
-        measured = {}
-        for name, pairs in zip(("train", "test"), self.pairs, strict=True):
-            batch = self.as_batch(pairs)
-            with torch.no_grad():
-                logits = model(batch.tokens)[:, 2].double()
-            right = logits.argmax(-1) == batch.targets[:, 2]
-            measured[f"{name}_loss"] = float(F.cross_entropy(logits, batch.targets[:, 2]))
-            measured[f"{name}_accuracy"] = float(right.double().mean())
-        return measured
