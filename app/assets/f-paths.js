@@ -41,6 +41,21 @@
       return none();
     },
 
+    // A wide flow opens where the number is asked; who has scrolled stays there.
+    flowing(drawn, state) {
+      const wait = (left) => {
+        const plot = document.querySelector("#paths-flow-graph .js-plotly-plot");
+        const box = plot?.closest(".figure");
+        if (!plot?._fullLayout?.xaxis) return left && setTimeout(() => wait(left - 1), 100);
+        const at = state.what === "logit" ? (state.pos ?? Infinity) : (state[state.side] ?? 0);
+        const share = Math.min(1, at / Math.max(1, plot._fullLayout.xaxis.range[1]));
+        if (!box.scrollLeft) box.scrollLeft = share * box.scrollWidth - 0.8 * box.clientWidth;
+        return null;
+      };
+      if (drawn) wait(30);
+      return none();
+    },
+
     opened() {
       if (focused === null) return none();
       const wanted = focused;

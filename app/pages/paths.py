@@ -190,6 +190,12 @@ def connect(app: Dash) -> None:
         prevent_initial_call=True,
     )
     app.clientside_callback(
+        ClientsideFunction("paths", "flowing"),
+        Output("paths-flow-body", "lang"),
+        Input("paths-flow-body", "children"),
+        State(STATE, "data"),
+    )
+    app.clientside_callback(
         ClientsideFunction("paths", "opened"),
         Output("paths-tree-body", "title"),
         Input("paths-tree-body", "children"),

@@ -20,10 +20,10 @@ FLOW_GRAPH = "paths-flow-graph"
 def flow(found: PathFlow, state: PageState) -> list[Any]:
     """The flow over positions and levels."""
     drawn = flow_figure(found, threshold=state["threshold"])
-    left = found.left_out
+    n_kept = len(found.values)
     rest = (
-        f"; edges that are not kept here sum to {left.sum():+.3g}"
-        if np.abs(left).max(initial=0)
+        f"; those beyond the {n_kept:,} largest sum to {found.left_out.sum():+.3g}"
+        if n_kept < found.n_edges
         else ""
     )
     said = (
