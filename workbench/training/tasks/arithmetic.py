@@ -1,5 +1,11 @@
-"""Groups to be learned from part of their table: addition modulo p."""
+"""Groups to be learned from part of their table: addition modulo p, permutations.
 
+`a b =` → (a + b) mod p            ModularAddition: three positions, for a transformer
+a, b → (a + b) mod p               modular_addition: two tokens side by side, for an MLP
+a, b → a ∘ b, which is k ↦ a[b[k]]      permutations: the same for all orders of n things
+"""
+
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +17,8 @@ from torch import Tensor
 
 from workbench.errors import ConfigError
 from workbench.models.transformer import Transformer
-from workbench.training.tasks.batches import UNSCORED, Batch
+from workbench.training.tasks.batches import UNSCORED, Batch, Labelled
+from workbench.training.tasks.fixed import FixedTask
 
 
 @dataclass(frozen=True)
@@ -61,3 +68,56 @@ class ModularAddition:
             measured[f"{name}_loss"] = float(F.cross_entropy(logits, batch.targets[:, 2]))
             measured[f"{name}_accuracy"] = float(right.double().mean())
         return measured
+
+
+def modular_addition(*, p: int = 59, share: float = 0.8, seed: int = 0) -> FixedTask:
+    """Two numbers below p, as two tokens, and their sum modulo p.
+
+    Args:
+        share: of the p² pairs that is trained on.
+        seed: draws which.
+
+    Raises:
+        ConfigError: numbers that cannot be meant.
+    """
+    if not 2 <= p <= 1000:
+        raise ConfigError(f"p must be 2 to 1000, not {p}")
+    numbers = np.arange(p)
+    table = (numbers[:, None] + numbers) % p
+    return _table_task(f"addition modulo {p}", table, share, seed)
+
+
+def permutations(*, n: int = 4, share: float = 0.8, seed: int = 0) -> FixedTask:
+    """Two permutations of n things, numbered in the order of the alphabet, and the first after the second.
+
+    Args:
+        share: of the (n!)² pairs that is trained on.
+        seed: draws which.
+
+    Raises:
+        ConfigError: numbers that cannot be meant.
+    """
+    if not 2 <= n <= 6:
+        raise ConfigError(f"n must be 2 to 6, not {n}")
+    orders = np.array(list(itertools.permutations(range(n))))
+    # Entry [a, b, k] is a[b[k]]; read as digits, permutations keep the order of the alphabet.
+    products = orders[:, orders] @ n ** np.arange(n - 1, -1, -1)
+    numbers = orders @ n ** np.arange(n - 1, -1, -1)
+    return _table_task(f"permutations of {n}", np.searchsorted(numbers, products), share, seed)
+
+
+def _table_task(
+    name: str, table: Int[np.ndarray, "first second"], share: float, seed: int
+) -> FixedTask:
+    """Pairs of rows and columns, and what the table says of them."""
+    n_pairs, n_train = table.size, round(share * table.size)
+    if not 0 < n_train < n_pairs:
+        raise ConfigError(f"share must leave some of {n_pairs} pairs on both sides, not {share}")
+    order = np.random.default_rng(seed).permutation(n_pairs)
+    pairs = torch.from_numpy(np.stack(np.divmod(order, len(table)), axis=1))
+    labels = torch.from_numpy(table.ravel()[order])
+    train, test = (
+        Labelled(pairs[:n_train], labels[:n_train]),
+        Labelled(pairs[n_train:], labels[n_train:]),
+    )
+    return FixedTask(name, train, test)

@@ -75,9 +75,13 @@ class Labelled:
         """Mean cross-entropy in nats."""
         return F.cross_entropy(outputs, self.labels)
 
-    def accuracy(self, outputs: Float[Tensor, "batch label"]) -> float:
-        """Share of the rows whose class has the largest logit."""
-        return float((outputs.argmax(-1) == self.labels).double().mean())
+    def rows(self, chosen: Int[Tensor, " row"]) -> "Labelled":
+        """Some of the rows."""
+        return Labelled(self.inputs[chosen], self.labels[chosen])
+
+    def scores(self, outputs: Float[Tensor, "batch label"]) -> dict[str, float]:
+        """Accuracy: the share of the rows whose class has the largest logit."""
+        return {"accuracy": float((outputs.argmax(-1) == self.labels).double().mean())}
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,16 @@ class Numbers:
 
     def loss(self, outputs: Float[Tensor, "batch output"]) -> Float[Tensor, ""]:
         """Mean squared error over rows and outputs."""
-        return F.mse_loss(outputs, self.targets)
+        return F.mse_loss(outputs, self.targets.to(outputs.dtype))
+
+    def rows(self, chosen: Int[Tensor, " row"]) -> "Numbers":
+        """Some of the rows."""
+        return Numbers(self.inputs[chosen], self.targets[chosen])
+
+    def scores(self, outputs: Float[Tensor, "batch output"]) -> dict[str, float]:
+        """1 = exact, 0 = no better than the mean of each output."""
+        spread = (self.targets - self.targets.mean(0)).square().mean()
+        return {"R2": 1 - float(self.loss(outputs) / spread)}
 
 
 @runtime_checkable
