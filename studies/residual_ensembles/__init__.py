@@ -1,0 +1,1 @@
+"""Does a transformer behave like an ensemble of short paths?"""
