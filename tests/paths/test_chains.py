@@ -9,6 +9,7 @@ import torch
 from tests.paths.exactness import model_of
 from tests.paths.test_frozen import IDS, OURS, double
 from tests.test_weights import PUBLIC
+from workbench.composition.virtual import virtual_pattern
 from workbench.errors import ConfigError
 from workbench.paths.chains import chain_pattern, head_chains
 from workbench.paths.directions import logit_direction
@@ -138,6 +139,7 @@ def test_a_chain_looks_where_its_patterns_lead(build):
     torch.testing.assert_close(found.sum(-1), torch.ones(len(IDS), dtype=torch.float64))
     parts = [part for part in frozen.components if part.label in ("0.1", "1.2")]
     assert torch.equal(found, chain_pattern(frozen, parts))
+    assert torch.equal(found, virtual_pattern(frozen.run, Head(1, 2), Head(0, 1)))
 
 
 def test_where_one_head_a_layer_writes_there_is_one_chain(build):

@@ -95,6 +95,11 @@ def test_a_model_in_training_with_dropout_is_refused(build):
         freeze(model, IDS)
 
 
+def test_half_width_numbers_are_refused(build):
+    with pytest.raises(UnsupportedError, match="load it with dtype"):
+        freeze(build(order="sf").bfloat16(), IDS)
+
+
 @pytest.mark.parametrize(
     "model_type",
     ["gpt_oss", "mixtral", "qwen2_moe", "bloom", "cohere", "granite", "gemma3_text", "opt"],

@@ -30,12 +30,17 @@ def freeze(model: Model, prompt: Prompt) -> FrozenNetwork:
 
     Raises:
         PromptError: several prompts, or one that the model cannot read.
-        UnsupportedError: an activation whose multiplier is not known, dropout at work, or a model whose stream
-            or logits the frozen network does not give back.
+        UnsupportedError: an activation whose multiplier is not known, dropout at work, half-width numbers, or a
+            model whose stream the frozen network does not give back.
     """
     if getattr(model, "training", False) and getattr(model.cfg, "dropout", 0.0):
         raise UnsupportedError(
             f"{model.name} is in training mode, where dropout changes every pass: call .eval() on it"
+        )
+    if model.W_E.dtype not in (torch.float32, torch.float64):
+        raise UnsupportedError(
+            f"{model.name} computes in {model.W_E.dtype}, too coarse for sums to be exact: "
+            'load it with dtype="float32"'
         )
     one = run(model, prompt, sites=_sites(model), budget="8GB")
     if len(one.lengths) != 1:

@@ -9,13 +9,11 @@ the whole stream, at all positions. (Elhage et al. 2021, "A Mathematical Framewo
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.paths.maps import FrozenAttention, Sublayer
 from workbench.paths.network import FrozenNetwork, Step
 from workbench.paths.orders import added, counted_parts
 from workbench.stream.parts import Part
@@ -64,21 +62,13 @@ def first_order(
             parts = tuple(part for part in step.components if part in chosen)
             terms = step.sublayer.parts(read)[kept]
             yield step, parts, _carried(frozen, terms, index, chosen)
-        x = levels[-1] if kept.all() else levels[-1] + _only(step, ~kept).apply(read)
+        x = levels[-1] if kept.all() else levels[-1] + step.sublayer.only(~kept).apply(read)
         x = x if step.norm is None else step.norm.apply(x)
         levels.append(x + step.constant)
 
 
 def _is_counted(step: Step, chosen: set[Part]) -> Bool[Tensor, " part"]:
     return torch.tensor([part in chosen for part in step.components])
-
-
-def _only(step: Step, kept: Bool[Tensor, " part"]) -> Sublayer:
-    """A sublayer of which only some heads write."""
-    sublayer = step.sublayer
-    if isinstance(sublayer, FrozenAttention):
-        return replace(sublayer, W_O=sublayer.W_O * kept.to(sublayer.W_O)[:, None, None])
-    return sublayer if kept.all() else replace(sublayer, W_out=torch.zeros_like(sublayer.W_out))
 
 
 def _written(
@@ -91,8 +81,8 @@ def _written(
         return torch.cat([none, step.sublayer.apply(read)])
     if not counted.any():
         return step.sublayer.apply(read)
-    shifted = torch.cat([none, _only(step, counted).apply(read)])
-    return added(shifted, _only(step, ~counted).apply(read))
+    shifted = torch.cat([none, step.sublayer.only(counted).apply(read)])
+    return added(shifted, step.sublayer.only(~counted).apply(read))
 
 
 def _carried(
@@ -107,7 +97,7 @@ def _carried(
         if (
             others.any() and step.reads in levels
         ):  # the MLP of a parallel block does not read its attention
-            x = x + _only(step, others).apply(levels[step.reads])
+            x = x + step.sublayer.only(others).apply(levels[step.reads])
         levels[later + 1] = x if step.norm is None else step.norm.apply(x)
         levels = _still_read(frozen, later, levels)
     return levels[len(frozen.steps)]
