@@ -169,3 +169,11 @@ class FrozenNetwork:
             held[here.reads] = held.get(here.reads, 0) + here.sublayer.transpose(direction)
             direction = direction + held.pop(index, 0)
         return direction
+
+    def past(
+        self, x: Float[Tensor, "*batch pos d_model"], start: int, stop: int
+    ) -> Float[Tensor, "*batch pos d_model"]:
+        """What was written before the norm of step `start`, seen at level `stop` past all components."""
+        for step in self.steps[start:stop]:
+            x = x if step.norm is None else step.norm.apply(x)
+        return x

@@ -139,11 +139,11 @@ def arriving(
     In post-norm models a part has gone through the norms of the sums since.
     """
     for part, vector in frozen.sources.items():
-        yield (part,), _past(frozen, vector[None], 0, level)
+        yield (part,), frozen.past(vector[None], 0, level)
     for index, step in enumerate(frozen.steps[:level]):
-        yield step.components, _past(frozen, frozen.written[index], index, level)
+        yield step.components, frozen.past(frozen.written[index], index, level)
         if step.constant.any():
-            yield (step.bias,), _past(frozen, step.constant[None], index + 1, level)
+            yield (step.bias,), frozen.past(step.constant[None], index + 1, level)
 
 
 def query_key(frozen: FrozenNetwork, head: Head) -> QueryKey:
@@ -216,15 +216,6 @@ def _cap_kept(raw: Float[Tensor, "query key"], cap: float | None) -> Float[Tenso
         return torch.ones_like(raw)
     tiny = raw.abs() < _EPS
     return torch.where(tiny, 1.0, cap * torch.tanh(raw / cap) / torch.where(tiny, 1.0, raw))
-
-
-def _past(
-    frozen: FrozenNetwork, x: Float[Tensor, "part pos d_model"], start: int, stop: int
-) -> Float[Tensor, "part pos d_model"]:
-    """What was written before the norm of step `start`, past all components, at level `stop`."""
-    for step in frozen.steps[start:stop]:
-        x = x if step.norm is None else step.norm.apply(x)
-    return x
 
 
 def _turned(

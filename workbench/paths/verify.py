@@ -148,19 +148,10 @@ def _lost_by_path(suffixes: Suffixes, path: Path) -> float:
     message, since = suffixes.vectors[path.source], suffixes.sources[path.source]
     for component in path.components:
         step, place = suffixes.components[component]
-        read = _past(frozen, message, since, frozen.steps[step].reads)
+        read = frozen.past(message, since, frozen.steps[step].reads)
         message, since = frozen.steps[step].sublayer.parts(read)[place], step
-    end = _past(frozen, message, since, len(frozen.steps))
+    end = frozen.past(message, since, len(frozen.steps))
     return float((suffixes.direction.vector.double() * end.double()).sum())
-
-
-def _past(
-    frozen: FrozenNetwork, x: Float[Tensor, "pos d_model"], start: int, stop: int
-) -> Float[Tensor, "pos d_model"]:
-    """What was written before the norm of step `start`, at level `stop`, past all components."""
-    for step in frozen.steps[start:stop]:
-        x = x if step.norm is None else step.norm.apply(x)
-    return x
 
 
 def _true_message(
