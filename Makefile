@@ -25,6 +25,7 @@ bench: setup-dev chromium
 studies: setup-dev
 	.venv/bin/python -m studies.zero_and_one_layer
 	.venv/bin/python -m studies.induction_heads
+	.venv/bin/python -m studies.why_heads_look
 	.venv/bin/python -m studies.term_importance
 	.venv/bin/python -m studies.residual_ensembles
 
