@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app import commands, path_commands
+from app import commands, path_commands, training
 from app.terminal import ModelName, load, make_folder, plain_table, show
 from workbench.errors import WorkbenchError
 
@@ -117,17 +117,23 @@ def _write(run: "Run", prompt: str, out: Path) -> None:
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name of the bundled zoo.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A name of the bundled zoo; or bimt-independence, bimt-feature-sharing, "
+            "bimt-compositionality, bimt-two-moons, bimt-modular-addition, bimt-s4.",
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder; default runs/RECIPE.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default: the recipe's own.")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop early.")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="Of a bimt- recipe: none, l1, local, swap, bimt (default).")
+    ] = None,
 ) -> None:
-    """Train one of the bundled models anew; a run that was interrupted continues."""
-    from workbench.training.recipes import train as train_recipe
-
-    folder = out or Path("runs") / Path(recipe).name
-    made = train_recipe(recipe, folder, seed=seed, max_steps=max_steps, progress=_echo)
-    typer.echo(f'trained: {made}\nlook at it: workbench attention {made} "…"')
+    """Train a bundled model anew, or a network to be modular; a run that was interrupted continues."""
+    training.train(recipe, out, seed, max_steps, variant)
 
 
 @app.command()
@@ -151,10 +157,6 @@ def dashboard(
 
 commands.register(app)
 path_commands.register(app)
-
-
-def _echo(line: object) -> None:
-    typer.echo(str(line))
 
 
 def main() -> None:
