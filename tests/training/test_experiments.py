@@ -29,6 +29,14 @@ NAMES = experiment_names()
 SHORT = Request(name="bimt-independence", steps=40)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_shuffles():
+    """The null is another module's affair, and costs seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workbench.training.reports.N_SHUFFLES", 2)
+        yield
+
+
 def shaping(request):
     return make_shaping(request, line_layout(make_model(request)))
 
@@ -160,9 +168,8 @@ def test_a_model_of_unknown_origin_is_left_alone(finished, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bimt-independence", "bimt-modular-addition"])
-def test_a_stopped_experiment_ends_like_an_uninterrupted_one(tmp_path, name, monkeypatch):
+def test_a_stopped_experiment_ends_like_an_uninterrupted_one(tmp_path, name):
     """In float32, long enough for a round of swaps after the stop; and in float64."""
-    monkeypatch.setattr("workbench.training.reports.N_SHUFFLES", 2)
     request = Request(name=name, steps=204 if name == "bimt-independence" else 20)
     assert train(request, tmp_path / "whole") is not None
     assert train(request, tmp_path / "cut", progress=lambda seen: seen.step < 10) is None
