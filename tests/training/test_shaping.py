@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from workbench.errors import CheckpointError, ConfigError, DivergedError
@@ -282,6 +283,16 @@ def test_an_mlp_learns(tmp_path, kind, dtype):
     fit(model, task, config, tmp_path)
     assert load_mlp(tmp_path).layers[0].W.dtype == dtype
     assert task.measure(model)["test_loss"] < 0.2 * before
+
+
+@pytest.mark.parametrize("perm", [torch.tensor([0, 0, 2]), torch.tensor([0.0, 1.5, 2.0])])
+def test_a_state_whose_units_stand_at_no_places_is_refused(tmp_path, perm):
+    model, optimizers = MLP(SHAPE), optimizers_for(MLP(SHAPE), CONFIG)
+    state = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    save_file(state | {"model/in_perm": perm}, tmp_path / STATE_FILE)
+    with pytest.raises(CheckpointError, match="in_perm is no permutation"):
+        restore_state(tmp_path / STATE_FILE, model, optimizers)
+    assert_close(model.state_dict(), MLP(SHAPE).state_dict())
 
 
 # --- Runs that diverge -------------------------------------------------------------------------------

@@ -72,6 +72,11 @@ def restore_state(
     missing = sorted(name for name, tensor in weights.items() if tensor is None)
     if missing:
         raise CheckpointError(f"{path} lacks {missing[0]}: it belongs to another model")
+    for name, tensor in weights.items():
+        if name.endswith("_perm") and not torch.equal(
+            tensor.sort().values, torch.arange(len(tensor))
+        ):
+            raise CheckpointError(f"{path}: {name} is no permutation")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
