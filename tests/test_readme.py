@@ -50,7 +50,7 @@ def test_a_workbench_command_runs(command, tmp_path):
     for word in words:
         if word.startswith("attention."):
             assert (tmp_path / word).stat().st_size > 1000
-    if "Mary and John" in command:
+    if command.startswith("workbench attention smollm2"):
         name, probability = re.search(r"(' Mary')\s+([\d.]+)", done.stdout).groups()
         assert name == "' Mary'" and 0.90 < float(probability) < 0.94
 
