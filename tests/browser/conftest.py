@@ -27,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
+            # A real browser on a busy machine is late at times; what fails twice in a row is broken.
+            item.add_marker(pytest.mark.flaky(reruns=1))
     # Last: Playwright keeps an event loop running in this thread, which `asyncio.run` elsewhere refuses.
     items.sort(key=lambda item: here in item.path.parents)
 
