@@ -4,13 +4,13 @@ Console errors (a breach of the content security policy is one) and requests to 
 """
 
 import re
-import time
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pandas as pd
 import pytest
 
 import workbench
+from tests.addresses import query_of, wait_for_query
 from tests.serving import served
 from workbench.paths.directions import logit_direction
 from workbench.paths.flow import path_flow
@@ -54,18 +54,6 @@ def drawn(page):
     for name in PANELS:
         expect(page.locator(f"#paths-{name}-body > *").first).to_be_attached(timeout=60_000)
     expect(page.locator(".working:visible")).to_have_count(0, timeout=30_000)
-
-
-def query_of(page):
-    found = parse_qs(urlsplit(page.url).query, keep_blank_values=True)
-    return {name: values[0] for name, values in found.items()}
-
-
-def wait_for_query(page, **wanted):
-    until = time.monotonic() + 20
-    while not wanted.items() <= query_of(page).items():
-        assert time.monotonic() < until, (page.url, wanted)
-        page.wait_for_timeout(50)
 
 
 def test_a_walk_through_a_logit_shows_the_librarys_numbers(visit, open_page, frozen):

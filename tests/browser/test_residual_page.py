@@ -5,12 +5,13 @@ Console errors (a breach of the content security policy is one) and requests to 
 
 import re
 import time
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlencode
 
 import pandas as pd
 import pytest
 
 import workbench
+from tests.addresses import query_of, wait_for_query
 from tests.serving import served
 from workbench.models import list_models
 from workbench.stream.attribution import logit_attribution
@@ -46,18 +47,6 @@ def visit(open_page, dashboard):
         return page
 
     return go
-
-
-def query_of(page):
-    found = parse_qs(urlsplit(page.url).query, keep_blank_values=True)
-    return {name: values[0] for name, values in found.items()}
-
-
-def wait_for_query(page, **wanted):
-    until = time.monotonic() + 20
-    while not wanted.items() <= query_of(page).items():
-        assert time.monotonic() < until, (page.url, wanted)
-        page.wait_for_timeout(50)
 
 
 def click_cell(page, layer, pos):

@@ -116,15 +116,8 @@ def _out_site(frozen: FrozenNetwork, step: int) -> Site:
 
 def _through(frozen: FrozenNetwork, direction: Direction, step: int, place: int) -> float:
     """All paths through a component, from one pass back to it."""
-    vector = direction.vector
-    held: dict[int, Tensor] = {}
-    for index in reversed(range(step, len(frozen.steps))):
-        here = frozen.steps[index]
-        vector = vector if here.norm is None else here.norm.transpose(vector)
-        if index == step:
-            break
-        held[here.reads] = held.get(here.reads, 0) + here.sublayer.transpose(vector)
-        vector = vector + held.pop(index, 0)
+    vector, norm = frozen.behind(direction.vector, step), frozen.steps[step].norm
+    vector = vector if norm is None else norm.transpose(vector)
     return float((vector.double() * frozen.written[step][place].double()).sum())
 
 
