@@ -19,7 +19,7 @@ MAY_IMPORT = {
 DOORS = {
     "dash": ("app/",),
     "dash_mantine_components": ("app/",),
-    "plotly": ("workbench/figures/", "probes/report.py", "app/"),
+    "plotly": ("workbench/figures/", "probes/pictures/", "probes/report", "app/"),
 }
 
 
