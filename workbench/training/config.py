@@ -27,6 +27,7 @@ class TrainingConfig:
         double_loss: cross-entropy in float64, for losses below 1e-6.
         validate_every: steps between two validations.
         save_every: steps between two saves of the state from which a run can be resumed.
+        save_seconds: save it too whenever so many seconds have passed; None = by steps alone.
         keep: steps whose weights are kept for good (0 = before the first step).
         seconds: wall-clock limit; the run then stops as if cancelled, and can be resumed.
         bf16: matrix products in bfloat16; None = where the processor has AMX, without which they are slower.
@@ -47,6 +48,7 @@ class TrainingConfig:
     double_loss: bool = False
     validate_every: int = 250
     save_every: int = 250
+    save_seconds: float | None = None
     keep: tuple[int, ...] = ()
     seconds: float | None = None
     bf16: bool | None = None
@@ -57,8 +59,9 @@ class TrainingConfig:
         _check_number("lr", self.lr, 0, 100)
         if self.muon_lr is not None:
             _check_number("muon_lr", self.muon_lr, 0, 100)
-        if self.seconds is not None:
-            _check_number("seconds", self.seconds, 0, 1e9)
+        for name in ("seconds", "save_seconds"):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), 0, 1e9)
         _check_number("weight_decay", self.weight_decay, 0, 100)
         _check_number("warmup", self.warmup, 0, 1)
         _check_number("decay", self.decay, 0, 1 - self.warmup)
@@ -79,7 +82,7 @@ class TrainingConfig:
 
     def fingerprint(self) -> str:
         """What must agree between a stopped run and the one that resumes it."""
-        free = ("seconds", "validate_every", "save_every", "keep")
+        free = ("seconds", "validate_every", "save_every", "save_seconds", "keep")
         values = {name: value for name, value in asdict(self).items() if name not in free}
         return json.dumps(values, sort_keys=True)
 
