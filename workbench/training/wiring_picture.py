@@ -82,7 +82,7 @@ class WiringPicture:
 
     Args:
         rows: the name and height of each row.
-        boxes: heads: their name, left end, right end and row.
+        boxes: heads and positions: their name, left end, right end and row.
         scale: whether a line is as thick as its weight among all, or among those of its block.
     """
 

@@ -47,7 +47,7 @@ class Stages:
 
     Args:
         rows: name and height.
-        boxes: heads: name, left end, right end, row.
+        boxes: heads and positions: name, left end, right end, row.
     """
 
     stages: tuple[Stage, ...]
@@ -203,6 +203,7 @@ def _lookups(made: _Rows) -> list[tuple[int, str]]:
     if not with_positions:
         return [(made.add("tokens", tokens), "embed.W_E")]
     positions = 1 - (1 - _TOKENS) * 0.9 * (1 - _even(made.sizes["positions"]))
+    made.boxes.append(("positions", float(positions[0]), float(positions[-1]), 0.0))
     return [
         (made.add("tokens", tokens * _TOKENS), "embed.W_E"),
         (made.add("positions", positions), "pos_embed.W_pos"),
@@ -217,7 +218,7 @@ def _heads(made: _Rows, layer: int, sizes: Sequence[int], reads: int) -> tuple[i
     for head, size in enumerate(sizes):
         left, wide = ends[head], ends[head + 1] - ends[head]
         start, half = left + wide * (1 - _SLOT) / 2, wide * _SLOT / 2
-        made.boxes.append((f"{layer}.{head}", start, start + 2 * half, made.rows[-1][1]))
+        made.boxes.append((f"head {layer}.{head}", start, start + 2 * half, made.rows[-1][1]))
         halves[0].append(start + 0.94 * half * _even(size))
         halves[1].append(start + half * (1.06 + 0.94 * _even(size)))
     qk, vo = (
