@@ -78,6 +78,10 @@ class ProbeData:
         """The documents, where each is a prompt; else nothing."""
         return self.documents if self.is_prompts else ()
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values: it travels to other processes as JSON."""
+        return {"documents": self.documents, "name": self.name, "is_prompts": self.is_prompts}
+
     def split(self, seed: int, share: float = 0.25) -> Split:
         """Documents to fit on, and about a `share` of them (at least one) to test on.
 

@@ -29,7 +29,7 @@ class NormsConfig:
     """How much is read, and how often the null is drawn.
 
     Args:
-        n_prompts: rows of `n_tokens`; the first position of each is left out, for streams there are unlike others.
+        n_prompts: rows of `n_tokens`, of which the first position is left out: streams there are unlike others.
     """
 
     n_prompts: int = 24

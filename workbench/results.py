@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from workbench.errors import WorkbenchError
 from workbench.writing import whole_file
@@ -33,6 +32,8 @@ def model_hash(model: Any) -> str:
     Args:
         model: anything with `parameters()`, as every model has.
     """
+    import torch  # tables are read without it
+
     digest = hashlib.blake2b(digest_size=8)
     for weight in model.parameters():
         digest.update(f"{tuple(weight.shape)} {weight.dtype}".encode())
