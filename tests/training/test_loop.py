@@ -13,6 +13,7 @@ from workbench.models.config import TransformerConfig
 from workbench.models.files import checkpoint_steps
 from workbench.models.transformer import Transformer
 from workbench.training.config import TrainingConfig
+from workbench.training.journal import TABLE_FILE
 from workbench.training.loop import METRICS_FILE, fit, read_metrics
 from workbench.training.state import STATE_FILE
 from workbench.training.tasks import ModularAddition, Repeats
@@ -123,7 +124,13 @@ def test_the_metrics_of_a_resumed_run_survive_a_failed_rewrite(tmp_path, monkeyp
 
 def test_no_scratch_file_stays(uninterrupted):
     names = {path.name for path in uninterrupted[0].iterdir()}
-    assert names == {"config.json", "model.safetensors", "checkpoints", METRICS_FILE}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "checkpoints",
+        METRICS_FILE,
+        TABLE_FILE,
+    }
 
 
 def test_penalties_are_added_to_the_loss(tmp_path):

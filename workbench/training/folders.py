@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workbench.training.recipes import Recipe
 
 RUN_FILE = "run.json"
+STATE_FILE = "training-state.safetensors"
 
 
 def is_finished(chosen: "Recipe", out: Path) -> bool:
@@ -44,8 +45,6 @@ def is_finished(chosen: "Recipe", out: Path) -> bool:
 
 def is_trained(out: Path) -> bool:
     """Whether every step was taken: the config is written after the weights, the state removed after both."""
-    from workbench.training.state import STATE_FILE
-
     is_whole = all((out / name).is_file() for name in ("model.safetensors", "config.json"))
     return is_whole and not (out / STATE_FILE).exists()
 

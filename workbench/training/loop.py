@@ -4,7 +4,7 @@ loss = task's own + Σ penalties(model, step);   after each step: decay, swaps, 
 
 <out>/config.json model.safetensors tokenizer.json    the model, once the run is finished
       checkpoints/step-000500.safetensors             weights kept on the way (of an MLP: folder step-000500)
-      metrics.jsonl                                   one line per validation
+      metrics.jsonl metrics.parquet                   one line per validation (journal.py)
       training-state.safetensors                      where to go on; removed at the end
 
 On one machine, in one precision, a run that was killed and resumed ends with the bits of one that was not.
@@ -12,11 +12,10 @@ On one machine, in one precision, a run that was killed and resumed ends with th
 
 import contextlib
 import ctypes
-import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,35 +27,23 @@ from workbench.models.checkpoints import save_checkpoint, save_weights
 from workbench.models.files import step_name
 from workbench.models.transformer import Transformer
 from workbench.training.config import TrainingConfig
+from workbench.training.journal import (
+    METRICS_FILE,
+    Journal,
+    Overseer,
+    Progress,
+    ProgressFn,
+    as_overseer,
+    read_metrics,
+)
 from workbench.training.mlp import MLP, save_mlp
 from workbench.training.optimizers import optimizers_for
 from workbench.training.shaping import Penalty, Shaping, as_shaping
 from workbench.training.state import STATE_FILE, read_counters, restore_state, save_state
 from workbench.training.tasks.batches import Examples, Task
 from workbench.training.wires import Network
-from workbench.writing import write_atomically
 
-METRICS_FILE = "metrics.jsonl"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands after a validation."""
-
-    step: int
-    steps: int
-    tokens: int
-    seconds: float
-    train_loss: float
-    measured: dict[str, float]
-
-    def __str__(self) -> str:
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in self.measured.items())
-        return f"step {self.step}/{self.steps}  {self.seconds:.0f} s  train {self.train_loss:.4f}  {numbers}"
-
-
-ProgressFn = Callable[[Progress], bool | None]
-"""Called after every validation; returning False stops the run, which can be resumed."""
+__all__ = ["METRICS_FILE", "Progress", "ProgressFn", "fit", "keep_freed_memory", "read_metrics"]
 
 
 @dataclass
@@ -76,7 +63,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.optimizers = optimizers_for(self.model, self.config)
-        self.started = time.perf_counter()
+        self.started = self.saved = time.perf_counter()
+        self.journal = Journal(self.out)
         self.dropout = self.model.cfg.dropout if isinstance(self.model, Transformer) else 0.0
         self.settings = self._settings()
         bf16 = _has_amx() if self.config.bf16 is None else self.config.bf16
@@ -104,6 +92,7 @@ class _Run:
         restore_state(path, self.model, self.optimizers)
         self.step, self.tokens = int(counters["step"]), int(counters["tokens"])
         self.seconds = float(counters["seconds"])
+        self.recent = [float(loss) for loss in counters.get("recent", ())]
 
     def save(self) -> None:
         """Write the state from which the run can go on."""
@@ -113,8 +102,17 @@ class _Run:
             "tokens": self.tokens,
             "seconds": self.elapsed,
             "settings": self.settings,
+            "recent": self.recent,
         }
         save_state(self.out / STATE_FILE, self.model, self.optimizers, counters)
+        self.saved = time.perf_counter()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the state is to be saved after this step."""
+        limit = self.config.save_seconds
+        is_old = limit is not None and time.perf_counter() - self.saved > limit
+        return is_old or self.step % self.config.save_every == 0
 
     def _settings(self) -> str:
         found = [self.config.fingerprint(), self.model.cfg.to_json(), self.shaping.fingerprint()]
@@ -196,10 +194,7 @@ class _Run:
         progress = Progress(
             self.step, self.config.steps, self.tokens, self.elapsed, train_loss, measured
         )
-        line = {"step": self.step, "tokens": self.tokens, "seconds": round(self.elapsed, 3)}
-        line |= {"train_loss": train_loss} | progress.measured
-        with (self.out / METRICS_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self.journal.add(progress)
         return progress
 
     def keep_weights(self) -> None:
@@ -229,12 +224,13 @@ def fit(
     out: Path,
     *,
     penalties: Sequence[Penalty] | Shaping = (),
-    progress: ProgressFn | None = None,
+    progress: ProgressFn | Overseer | None = None,
 ) -> bool:
     """Train a model into a folder; False if it was stopped early and can be resumed by the same call.
 
     Args:
         penalties: added to the loss; or all that shapes the weights, decay and swaps included.
+        progress: told of every validation; an overseer is asked after every step whether to go on.
 
     Raises:
         CheckpointError: the folder holds the state of a run with other settings.
@@ -243,42 +239,27 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     run = _Run(model.train(), task, config, out, as_shaping(penalties))
+    overseer = as_overseer(progress)
     run.resume()
-    _cut_metrics(out / METRICS_FILE, run.step)
+    run.journal.cut(run.step)
     if run.step == 0:
         run.keep_weights()
     while run.step < config.steps:
         run.advance()
         run.keep_weights()
         is_last = run.step == config.steps
-        goes_on = config.seconds is None or run.elapsed < config.seconds
+        goes_on = overseer.goes_on(run.step, run.elapsed)
+        goes_on = goes_on and (config.seconds is None or run.elapsed < config.seconds)
         if is_last or run.step % config.validate_every == 0:
-            seen = run.validate()
-            goes_on = (progress is None or progress(seen) is not False) and goes_on
-        if not is_last and (run.step % config.save_every == 0 or not goes_on):
+            goes_on = overseer.saw(run.validate()) and goes_on
+        if not is_last and (run.is_due or not goes_on):
             run.save()
         if not is_last and not goes_on:
+            run.journal.write_table()
             return False
+    run.journal.write_table()
     run.finish()
     return True
-
-
-def read_metrics(out: Path) -> list[dict[str, int | float]]:
-    """The validations of a run so far; a line that a kill cut short is left out."""
-    path = out / METRICS_FILE
-    if not path.is_file():
-        return []
-    read: list[dict[str, int | float]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            read.append(json.loads(line))
-    return read
-
-
-def _cut_metrics(path: Path, step: int) -> None:
-    """Drop the lines of steps that will be taken again."""
-    kept = [json.dumps(line) + "\n" for line in read_metrics(path.parent) if line["step"] <= step]
-    write_atomically(path, "".join(kept))
 
 
 def keep_freed_memory() -> None:

@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from workbench.training.wires import Network
 
 State = Literal["queued", "running", "paused", "cancelled", "interrupted", "finished", "failed"]
-Request = Literal["pause", "cancel"]
 PLAN_FILE, STATUS_FILE, LOCK_FILE = "plan.json", "status.json", "lock"
 CONTROL_FILE, LOG_FILE = "control", "worker.log"
-ENDED = {"pause": "paused", "cancel": "cancelled"}
+ENDED: dict[str, State] = {"pause": "paused", "cancel": "cancelled"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +169,7 @@ class RunFolder:
 
         return load_weights(self.path, step, self.snapshots())
 
-    def ask(self, what: Request) -> None:
+    def ask(self, what: str) -> None:
         """Have the worker stop soon, its state saved; start() goes on. Where none lives, the status changes.
 
         Raises:

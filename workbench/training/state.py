@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from workbench.errors import CheckpointError
+from workbench.training.folders import STATE_FILE
 from workbench.training.wires import Network
 from workbench.writing import whole_file
 
-STATE_FILE = "training-state.safetensors"
+__all__ = ["STATE_FILE", "read_counters", "restore_state", "save_state"]
 
 
 def save_state(

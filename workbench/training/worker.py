@@ -10,6 +10,8 @@ Only one worker trains a folder: it holds the lock for as long as it lives.
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +45,7 @@ def start(folder: RunFolder) -> None:
         folder.tell(replace(now, state="queued", message=""))
     try:
         with (folder.path / LOG_FILE).open("ab") as log:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "workbench.training.worker", str(folder.path.resolve())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -54,6 +56,8 @@ def start(folder: RunFolder) -> None:
             )
     except OSError as error:
         raise WorkbenchError(f"cannot start training {folder.path}: {error.strerror}") from error
+    # Somebody must wait for it, or the system would keep it as a zombie.
+    threading.Thread(target=process.wait, daemon=True).start()
 
 
 def main(words: list[str]) -> int:
@@ -68,6 +72,8 @@ def main(words: list[str]) -> int:
             if not is_ours:
                 print(f"another worker trains {folder.path}", file=sys.stderr)  # noqa: T201
                 return IN_USE
+            now = replace(folder.status, state="running", message="loading")
+            folder.tell(replace(now, started=time.time(), pid=os.getpid()))
             # Only now: what is heavy must not keep the lock waiting.
             from workbench.training.working import work
 
