@@ -18,10 +18,13 @@ from app.state import read_selection
 from app.views import attention as views
 from workbench.errors import WorkbenchError
 from workbench.figures.attention_view import VIEWER_CSS, VIEWER_JS, attention_page, payload
+from workbench.figures.wiring.script import WIRING_CSS, WIRING_JS
 
 VIEWER_FILES = {
     "viewer.js": (VIEWER_JS, "text/javascript"),
     "viewer.css": (VIEWER_CSS, "text/css"),
+    "wiring.js": (WIRING_JS, "text/javascript"),
+    "wiring.css": (WIRING_CSS, "text/css"),
 }
 _GONE = "this view is no longer in the server's memory: it will be computed again"
 

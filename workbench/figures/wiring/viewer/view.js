@@ -353,7 +353,7 @@ class View {
     const isShared = this.data.scale === "network";
     const items = [];
     for (const [sign, ink] of [["−", this.ink.negative], ["+", this.ink.positive]]) {
-      const shown = [0.1, 0.3, 1].map((t) => {
+      const shown = [0.25, 0.5, 1].map((t) => {
         const line = document.createElement("span");
         line.className = "wbw-sample";
         line.style.height = `${Math.max(0.5, this.look.width(t))}px`;
@@ -368,8 +368,8 @@ class View {
     const says = document.createElement("span");
     says.className = "wbw-scale";
     const widths = isShared
-      ? [0.1, 0.3, 1].map((t) => (limit * t).toPrecision(2)).join(", ")
-      : "0.1, 0.3, 1 of the largest in its matrix";
+      ? [0.25, 0.5, 1].map((t) => (limit * t).toPrecision(2)).join(", ")
+      : "¼, ½, 1 of the largest in its matrix";
     says.textContent = `|w| = ${widths}; zero is invisible`;
     this.key.replaceChildren(...items, says);
   }
