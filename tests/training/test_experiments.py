@@ -4,11 +4,13 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
 from workbench.errors import ConfigError, UnknownModelError
+from workbench.models.transformer import Transformer
 from workbench.results import read_table
 from workbench.training.experiment_runs import (
     make_config,
@@ -22,8 +24,10 @@ from workbench.training.layouts import line_layout
 from workbench.training.loop import read_metrics
 from workbench.training.mlp import load_mlp
 from workbench.training.regularizers.wiring import mean_wire_length, wiring_length
-from workbench.training.reports import REPORT_FILE
+from workbench.training.reports import REPORT_FILE, layout_of, load_network
 from workbench.training.state import STATE_FILE
+from workbench.training.tasks import InContextRegression
+from workbench.training.wires import groups
 
 NAMES = experiment_names()
 SHORT = Request(name="bimt-independence", steps=40)
@@ -83,6 +87,45 @@ def test_strengths_jump_at_the_published_shares(steps):
     assert found.now(found.strength, steps // 4 - 1) == 1e-3
     bias = [found.now(found.bias, step) for step in (0, steps * 3 // 4 - 1, steps * 3 // 4)]
     assert bias == [0, 0, 1]
+
+
+def test_images_stand_on_squares_whose_digits_are_a_ring_and_inputs_stay():
+    request = Request(name="bimt-digits")
+    model = make_model(request)
+    places = layout_of(request.experiment, model).places
+    assert {name: len(where) for name, where in places.items()} == groups(model)
+    assert {where.shape[1] for where in places.values()} == {2}
+    assert torch.allclose((places["outputs"] - 0.5).norm(dim=1), torch.tensor(0.25).double())
+    found = make_shaping(request, layout_of(request.experiment, model))
+    assert found.swaps.fixed == ("inputs",) and not found.penalties["wiring"].last_distance
+
+
+def test_mnist_asks_for_its_files():
+    assert "bimt-mnist" not in NAMES and "bimt-mnist" in experiment_names(from_files=True)
+    with pytest.raises(ConfigError, match="give the folder"):
+        make_task(experiment("bimt-mnist"))
+    with pytest.raises(ConfigError, match="reads no files"):
+        Request(name="bimt-s4", folder="somewhere")
+    assert "folder" not in Request(name="bimt-mnist", folder="somewhere").record()
+
+
+def test_a_transformer_is_trained_and_measured_like_the_rest(tmp_path, monkeypatch):
+    few = partial(InContextRegression, n_sequences=100)
+    monkeypatch.setattr("workbench.training.experiment_runs.InContextRegression", few)
+    request = Request(name="bimt-in-context", steps=3)
+    report = train(request, tmp_path)
+    assert isinstance(load_network(tmp_path), Transformer)
+    assert next(make_model(request).parameters()).dtype == torch.float64
+    values = set(report.table()["measure"])
+    assert {"task loss", "test_R2", "test_R2, pruned", "Newman Q, pruned", "live wires"} <= values
+
+
+def test_pruning_stays_within_the_stated_loss(finished):
+    report = finished[1]
+    pruning, task = report.modularity.pruning, make_task(SHORT.experiment)
+    assert pruning.tolerance == pytest.approx(0.01 * float(task.train.targets.var(0, False).mean()))
+    assert pruning.loss <= pruning.base_loss + pruning.tolerance
+    assert report.pruned["train_loss"] == pytest.approx(pruning.live_loss)
 
 
 def test_the_moons_strength_jumps_at_step_5000():

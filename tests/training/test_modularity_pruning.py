@@ -1,5 +1,6 @@
 """Pruning goes as far as the loss allows, no dead path stays, and components are counted on what lives."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import networkx as nx
@@ -12,7 +13,8 @@ from tests.test_weights import OWN
 from workbench.errors import ConfigError
 from workbench.training.mlp import MLP, MLPConfig
 from workbench.training.modularity import Options, masked, modularity, prune
-from workbench.training.modularity.graph import blocks_of
+from workbench.training.modularity.graph import Block, blocks_of
+from workbench.training.modularity.null import rewired
 from workbench.training.modularity.pruning import alive
 from workbench.training.wires import Wires, groups, wires
 
@@ -134,9 +136,8 @@ def test_shuffling_strengths_alone_leaves_the_pruned_wires_where_they_are():
     blocks = random_wires(zeros=0.6)
     options = Options(n_clusters=2, n_shuffles=5, trials=1, tolerance=30.0, nonzero_only=True)
     found = modularity(blocks, SIZES, loss=0.0, loss_of=cut_mass(blocks), options=options)
-    for name in ("components", "live units", "live wires"):
-        assert (found[name].null == found[name].value).all()
-        assert np.isnan(found[name].z) and found[name].percentile == 50
+    assert (found["components"].null == found["components"].value).all()
+    assert np.isnan(found["components"].z) and found["components"].percentile == 50
     assert found["Newman Q"].std > 0
 
 
@@ -268,3 +269,91 @@ def test_a_ring_of_groups_has_no_inputs():
     ring = [Wires("a", "a", "b", torch.eye(2)), Wires("b", "b", "a", torch.eye(2))]
     with pytest.raises(ConfigError, match="a group that reads no other"):
         prune(ring, {"a": 2, "b": 2}, lambda masks: 0.0, tolerance=0.0)
+
+
+# --- Networks that are nearly sparse, as an L1 penalty leaves them ------------------------------------------
+
+WIDE = {"inputs": 16, "hidden 0": 60, "hidden 1": 60, "outputs": 16}
+LIVE = dict.fromkeys(WIDE, 16)
+
+
+def nearly_sparse(seed, *, planted, each=3):
+    """A few units of each layer read three others, of their own half if planted; other weights are near 0."""
+    rng, found = np.random.default_rng(seed), []
+    for source, target in pairwise(WIDE):
+        n, m = LIVE[source], LIVE[target]
+        weight = 1e-4 * rng.standard_normal((WIDE[source], WIDE[target]))
+        for unit in range(m):
+            half = np.arange(n // 2) + (n // 2) * (2 * unit // m)
+            read = rng.choice(half if planted else n, each, replace=False)
+            weight[read, unit] = rng.uniform(0.5, 1.5, each) * rng.choice([-1, 1], each)
+        found.append(Wires(source, source, target, torch.from_numpy(weight)))
+    return found
+
+
+def measured(blocks):
+    weak = sum(float(b.weight.abs()[b.weight.abs() < 0.1].sum()) for b in blocks)
+    options = Options(n_clusters=2, n_shuffles=12, trials=1, tolerance=weak)
+    return modularity(blocks, WIDE, loss=0.0, loss_of=cut_mass(blocks), options=options)
+
+
+def test_modules_of_a_nearly_sparse_network_are_found_once_it_is_pruned():
+    found = measured(nearly_sparse(0, planted=True))
+    pruned, whole = found["Newman Q, pruned"], found["Newman Q"]
+    assert pruned.z > 4 and pruned.percentile == 100
+    assert found["normalised cut, pruned"].value == pytest.approx(0, abs=1e-12)
+    assert found["normalised cut, pruned"].z < -4
+    assert found["components"].value == 2 and found["components"].mean < 1.5
+    # The shuffle of what is not pruned is fragments of Q near 0.8: z says "not modular" of the same wires.
+    assert (
+        whole.value == pytest.approx(pruned.value, abs=0.05) and whole.mean > 0.7 and whole.z < -4
+    )
+
+
+def test_random_wires_as_sparse_are_no_more_modular_than_their_rewirings():
+    found = [measured(nearly_sparse(seed, planted=False)) for seed in range(3)]
+    z = np.array([each["Newman Q, pruned"].z for each in found])
+    assert np.abs(z).max() < 3.5 and abs(z.mean()) < 2
+    assert all(each["Newman Q"].z < -4 for each in found)
+
+
+def test_the_rewiring_of_a_planted_network_has_no_modules():
+    blocks = nearly_sparse(0, planted=True)
+    for block in blocks:
+        block.weight[block.weight.abs() < 0.1] = 0
+    moved = rewired(blocks_of(blocks, WIDE), np.random.default_rng(0))
+    again = [
+        replace(block, weight=torch.from_numpy(new.size))
+        for block, new in zip(blocks, moved, strict=True)
+    ]
+    assert abs(measured(again)["Newman Q, pruned"].z) < 3
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.5, 0.8])
+def test_a_rewiring_keeps_the_weights_and_every_unit_s_number_of_wires(zeros):
+    blocks = blocks_of(random_wires(zeros=zeros), SIZES)
+    moved = rewired(blocks, np.random.default_rng(0))
+    for old, new in zip(blocks, moved, strict=True):
+        np.testing.assert_array_equal(np.sort(old.size, axis=None), np.sort(new.size, axis=None))
+        for axis in (0, 1):
+            np.testing.assert_array_equal((old.size > 0).sum(axis), (new.size > 0).sum(axis))
+        assert not np.array_equal(old.size, new.size)
+        assert np.array_equal(old.size > 0, new.size > 0) == (zeros == 0)
+
+
+def test_a_pruned_network_s_rewirings_are_as_alive_as_it_is():
+    blocks = random_wires(3, zeros=0.8)
+    options = Options(n_clusters=2, n_shuffles=2, tolerance=0.0)
+    left = modularity(blocks, SIZES, loss=0.0, loss_of=cut_mass(blocks), options=options).pruning
+    thinned = blocks_of(left.wires(blocks), SIZES)
+    for seed in range(5):
+        live = alive(rewired(thinned, np.random.default_rng(seed)), SIZES)
+        assert (live.n_units, live.n_wires) == (left.live.n_units, left.live.n_wires)
+
+
+def test_rewirings_come_to_every_network_of_the_same_margins_equally_often():
+    """A permutation matrix of three: six of them."""
+    block = Block("W", "inputs", "outputs", np.diag([1.0, 1.0, 1.0]))
+    seen = [rewired([block], np.random.default_rng(seed))[0].size for seed in range(1200)]
+    counts = np.unique([each.argmax(0) @ [9, 3, 1] for each in seen], return_counts=True)[1]
+    assert len(counts) == 6 and np.abs(counts - 200).max() < 4 * np.sqrt(200)

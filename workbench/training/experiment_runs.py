@@ -9,34 +9,58 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from workbench.errors import ConfigError
+from workbench.models.config import TransformerConfig
 from workbench.models.files import read_json
+from workbench.models.transformer import Transformer
 from workbench.training.config import TrainingConfig
 from workbench.training.experiments import Experiment, Request
 from workbench.training.folders import RUN_FILE, is_trained
-from workbench.training.layouts import Layout, line_layout
+from workbench.training.layouts import Layout
 from workbench.training.loop import ProgressFn, fit
 from workbench.training.mlp import MLP, MLPConfig
 from workbench.training.regularizers.strength import Piecewise
 from workbench.training.regularizers.swaps import Swaps
 from workbench.training.regularizers.wiring import WiringLength
-from workbench.training.reports import Report, report
+from workbench.training.reports import Report, layout_of, report
 from workbench.training.shaping import Shaping
 from workbench.training.tasks import (
     FixedTask,
+    InContextRegression,
+    digits,
     formula_task,
+    mnist,
     modular_addition,
     permutations,
     two_moons,
 )
+from workbench.training.wires import Network
 from workbench.writing import write_atomically
 
 
-def make_task(chosen: Experiment) -> FixedTask:
-    """The data of an experiment."""
+def make_task(chosen: Experiment, folder: str | None = None) -> FixedTask | InContextRegression:
+    """The data of an experiment.
+
+    Args:
+        folder: of the files, for an experiment `from_files`.
+
+    Raises:
+        ConfigError: such files, missing or broken.
+    """
+    if chosen.from_files:
+        if folder is None:
+            raise ConfigError(
+                f"{chosen.name} reads files of yours: give the folder of the four files"
+            )
+        return mnist(folder)
+    if chosen.data == "digits":
+        return digits(seed=chosen.data_seed)
+    if chosen.data == "in-context regression":
+        return InContextRegression(data_seed=chosen.data_seed)
     if chosen.data == "two moons":
         return two_moons(seed=chosen.data_seed)
     if chosen.data == "modular addition":
@@ -46,11 +70,23 @@ def make_task(chosen: Experiment) -> FixedTask:
     return formula_task(chosen.data, seed=chosen.data_seed)
 
 
-def make_model(request: Request) -> MLP:
+def make_model(request: Request) -> Network:
     """The untrained network."""
     chosen = request.experiment
-    model = MLP(MLPConfig(**chosen.shape | {"seed": request.model_seed}), name=request.name)
+    if chosen.kind == "transformer":
+        model: Network = _transformer(request)
+    else:
+        shape = chosen.shape | {"seed": request.model_seed}
+        model = MLP(MLPConfig(**shape), name=request.name)
     return model.double() if chosen.in_double else model
+
+
+def _transformer(request: Request) -> Transformer:
+    task = make_task(request.experiment)
+    assert not isinstance(task, FixedTask)
+    shape: dict[str, Any] = request.experiment.shape | task.shape
+    config = TransformerConfig(**{name: shape[name] for name in shape if name != "seed"})
+    return Transformer(config, name=request.name, seed=request.model_seed)
 
 
 def make_config(request: Request) -> TrainingConfig:
@@ -84,6 +120,7 @@ def make_shaping(request: Request, layout: Layout) -> Shaping:
         gap=chosen.gap,
         reduction=chosen.reduction,
         bias=Piecewise(chosen.bias),
+        last_distance=chosen.last_distance,
     )
     swaps = Swaps(
         layout=layout,
@@ -91,6 +128,7 @@ def make_shaping(request: Request, layout: Layout) -> Shaping:
         method="greedy",
         top_k=chosen.top_k,
         reduction=chosen.reduction,
+        fixed=chosen.fixed,
     )
     return Shaping(
         penalties={"wiring": wiring}, swaps=swaps if variant in ("swap", "bimt") else None
@@ -105,11 +143,12 @@ def train(request: Request, out: Path, *, progress: ProgressFn | None = None) ->
     """
     out = Path(out)
     _check_folder(out, request)
-    task = make_task(request.experiment)
+    task = make_task(request.experiment, request.folder)
     if not is_trained(out):
         write_atomically(out / RUN_FILE, json.dumps(request.record()))
         model = make_model(request)
-        config, shaping = make_config(request), make_shaping(request, line_layout(model))
+        layout = layout_of(request.experiment, model)
+        config, shaping = make_config(request), make_shaping(request, layout)
         with _one_thread():
             if not fit(model, task, config, out, penalties=shaping, progress=progress):
                 return None

@@ -1,22 +1,36 @@
-"""What an experiment's network is worth: loss, wiring and modularity, never one without the others."""
+"""What an experiment's network is worth: loss, wiring and modularity, never one without the others.
 
-from dataclasses import dataclass
+The network is measured as it is, and pruned: wires are cut from the weakest up while the loss on the training
+examples stays within 1 % of what the best constant answer costs. That yardstick is the task's and not the
+network's, so all variants are cut to the same worth.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
+from workbench.models.checkpoints import FORMAT as TRANSFORMER
+from workbench.models.checkpoints import load_checkpoint
+from workbench.models.files import read_json
 from workbench.results import model_hash, provenance, save_table
-from workbench.training.experiments import Request
-from workbench.training.layouts import line_layout
+from workbench.training.experiments import Experiment, Request
+from workbench.training.layouts import Layout, grid_layout, line_layout
 from workbench.training.loop import read_metrics
 from workbench.training.mlp import MLP, load_mlp
-from workbench.training.modularity import Modularity, Options, modularity
-from workbench.training.tasks import FORMULAS, FixedTask
-from workbench.training.wires import groups, wires
+from workbench.training.modularity import Modularity, Options, masked, modularity
+from workbench.training.modularity.pruning import LossOf, Masks
+from workbench.training.tasks import FORMULAS, FixedTask, InContextRegression, Labelled, OneHot
+from workbench.training.tasks.batches import Examples
+from workbench.training.wires import Network, groups, wires
 
 REPORT_FILE = "report.json"
 N_SHUFFLES = 30
+TOLERATED = 0.01
+"""How far pruning may raise the loss, as a share of what the best constant answer costs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +39,14 @@ class Report:
 
     Args:
         measured: the task's own numbers on training and test examples.
-        modularity: its task loss is that of the test examples.
+        pruned: the same with the wires alone that pruning left.
+        modularity: its task loss is that of the test examples, its pruning that of the training examples.
         seconds: of training, those before a resumption included.
     """
 
     request: Request
     measured: dict[str, float]
+    pruned: dict[str, float]
     modularity: Modularity
     seconds: float
 
@@ -38,6 +54,7 @@ class Report:
         """The task's own numbers, then tidy: measure value null_mean null_std z percentile n_null seed unit."""
         table = self.modularity.table()
         numbers = {name: x for name, x in self.measured.items() if name != "test_loss"}
+        numbers |= {f"{name}, pruned": x for name, x in self.pruned.items()}
         own = pd.DataFrame({"measure": list(numbers), "value": list(numbers.values())})
         own = own.assign(n_null=0, seed=self.modularity.options.seed, unit="of the task")
         # What a shuffle has no number of, the task's among it, is empty, not infinite.
@@ -45,28 +62,77 @@ class Report:
         return whole.replace([np.inf, -np.inf], np.nan)[list(table.columns)]
 
 
-def report(request: Request, task: FixedTask, out: Path) -> Report:
+def report(request: Request, task: FixedTask | InContextRegression, out: Path) -> Report:
     """Measure the network in a folder, and write the table beside it."""
-    model = load_mlp(out)
+    model, chosen = load_network(out), request.experiment
+    model = model.double() if chosen.in_double else model
     measured = task.measure(model)
-    found = modularity(
-        wires(model),
-        groups(model),
-        loss=measured["test_loss"],
-        layout=line_layout(model),
-        options=Options(n_shuffles=N_SHUFFLES, sides=_sides(request.experiment.data, model)),
+    options = Options(n_shuffles=N_SHUFFLES, sides=_sides(chosen.data, model))
+    found = measure(
+        model, task.train, layout_of(chosen, model), loss=measured["test_loss"], options=options
     )
+    assert found.pruning is not None
+    with masked(model, found.pruning.masks):
+        pruned = task.measure(model)
     lines = read_metrics(out)
-    done = Report(request, measured, found, float(lines[-1]["seconds"]) if lines else 0.0)
-    made_by = provenance(**request.record(), seconds=done.seconds, model_hash=model_hash(model))
+    seconds = float(lines[-1]["seconds"]) if lines else 0.0
+    done = Report(request, measured, pruned, found, seconds)
+    made_by = provenance(**request.record(), seconds=seconds, model_hash=model_hash(model))
     save_table(done.table(), out / REPORT_FILE, made_by)
     return done
 
 
-def _sides(data: str, model: MLP) -> dict[str, np.ndarray] | None:
+def measure(
+    model: Network, examples: Examples, layout: Layout, *, loss: float, options: Options
+) -> Modularity:
+    """The modularity of a network, as it is and pruned on these examples.
+
+    Args:
+        loss: of the task, on examples of which none was trained on.
+        options: a tolerance of None becomes 1 % of what the best constant answer to the examples costs.
+    """
+    if options.tolerance is None:
+        options = replace(options, tolerance=TOLERATED * constant_loss(examples))
+    loss_of = _loss_of(model, examples)
+    return modularity(
+        wires(model), groups(model), loss=loss, layout=layout, loss_of=loss_of, options=options
+    )
+
+
+def constant_loss(examples: Examples) -> float:
+    """What the best answer costs that is the same for every example."""
+    if isinstance(examples, Labelled):
+        share = torch.bincount(examples.labels).double() / len(examples.labels)
+        share = share if isinstance(examples, OneHot) else share.log()
+        return float(examples.loss(share.expand(len(examples.labels), -1)))
+    targets: Any = examples.targets  # type: ignore[attr-defined]  # numbers, sequences of numbers
+    return float(examples.loss(targets.double().mean(0).expand_as(targets)))
+
+
+def layout_of(chosen: Experiment, model: Network) -> Layout:
+    """Where an experiment's units stand."""
+    return grid_layout(model, rings=("outputs",)) if chosen.on_grid else line_layout(model)
+
+
+def load_network(folder: Path) -> Network:
+    """The trained network of a folder, of whichever kind."""
+    if read_json(folder / "config.json").get("format") == TRANSFORMER:
+        return load_checkpoint(folder)
+    return load_mlp(folder)
+
+
+def _loss_of(model: Network, examples: Examples) -> LossOf:
+    def loss_of(masks: Masks) -> float:
+        with masked(model, masks), torch.no_grad():
+            return float(examples.loss(examples.outputs(model)))
+
+    return loss_of
+
+
+def _sides(data: str, model: Network) -> dict[str, np.ndarray] | None:
     """Which part of the formula each unit of input and output serves, in the order of their places."""
     known = FORMULAS[data].sides if data in FORMULAS else None
-    if known is None:
+    if known is None or not isinstance(model, MLP):
         return None
     inputs, outputs = (np.array(side) for side in known)
     return {"inputs": inputs[model.in_perm.numpy()], "outputs": outputs[model.out_perm.numpy()]}

@@ -2,6 +2,10 @@
 
 Q, ncut and components do not change when units trade places, wiring does not change when modules merge, and
 both are easy to improve at the cost of the task: so the three are reported together or not at all.
+
+All is measured twice where the loss can be: on the network as it is, against shuffles of its weights; and on
+what is left when it is pruned at a stated rise of the loss, against rewirings (`null.py`). After an L1 penalty
+the first says nothing of modules: the shuffle of a nearly sparse network is made of fragments of high Q.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +28,7 @@ from workbench.training.modularity.graph import (
     unit_graph,
 )
 from workbench.training.modularity.measures import check_sides, cross_talk, wiring
-from workbench.training.modularity.null import Score, shuffled
+from workbench.training.modularity.null import Score, rewired, shuffled
 from workbench.training.modularity.partitions import Partition, best_cut, best_q
 from workbench.training.modularity.pruning import LossOf, Pruning, alive, prune
 from workbench.training.wires import Wires
@@ -36,8 +40,6 @@ _UNITS = {
     "mean wire length": "distance",
     "cross-talk": "share of path mass",
     "components": "count",
-    "live units": "count",
-    "live wires": "count",
 }
 
 
@@ -48,7 +50,7 @@ class Options:
     Args:
         n_clusters: k of the normalised cut.
         n_shuffles: networks in the null.
-        nonzero_only: shuffle weights among the places of weights that are not zero.
+        nonzero_only: shuffle weights among the places of weights that are not zero, and rewire nothing.
         trials: runs of the search for the best Q, for the network and for each shuffle.
         tolerance: how far pruning may raise the loss; needed with `loss_of`.
         sides: module of each unit of the input and the output groups, for the cross-talk; -1 = in none.
@@ -138,7 +140,8 @@ def modularity(
     pruning = None
     if loss_of is not None and options.tolerance is not None:
         pruning = prune(wires, groups, loss_of, tolerance=options.tolerance)
-    seen, nulls = probe.measure(probe.blocks, 0), probe.nulls()
+    seen = probe.measure(probe.blocks, 0)
+    nulls = probe.nulls(probe.shuffles(probe.blocks))
     scores = [Score("task loss", loss, "loss", np.empty(0))]
     scores += [_score(name, seen.values[name], nulls[name], options) for name in seen.values]
     if pruning is not None:
@@ -196,12 +199,17 @@ class _Probe:
         rngs = [np.random.default_rng(seed) for seed in seeds]
         return [shuffled(blocks, rng, nonzero_only=self.options.nonzero_only) for rng in rngs]
 
-    def nulls(self) -> dict[str, Float[np.ndarray, " shuffle"]]:
-        """Every measure of every shuffle."""
-        rows = [
-            self.measure(blocks, index).values
-            for index, blocks in enumerate(self.shuffles(self.blocks), start=1)
-        ]
+    def rewirings(self, blocks: Sequence[Block]) -> list[tuple[Block, ...]]:
+        """The networks of the null of a pruned network, the same in every call."""
+        seeds = [(self.options.seed, index) for index in range(1, self.options.n_shuffles + 1)]
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        if self.options.nonzero_only:
+            return [shuffled(blocks, rng, nonzero_only=True) for rng in rngs]
+        return [rewired(blocks, rng) for rng in rngs]
+
+    def nulls(self, networks: Sequence[Sequence[Block]]) -> dict[str, Float[np.ndarray, " null"]]:
+        """Every measure of every network of a null."""
+        rows = [self.measure(blocks, index).values for index, blocks in enumerate(networks, 1)]
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -226,32 +234,29 @@ def _probe(
 
 
 def _score(name: str, value: float, null: Float[np.ndarray, " shuffle"], options: Options) -> Score:
+    """A measure with its null; `normalised cut` is the one whose unit depends on the options."""
     unit = _UNITS.get(name, f"sum over {options.n_clusters} clusters")
     return Score(name, value, unit, np.empty(0) if np.isnan(value) else null)
 
 
 def _pruned(pruning: Pruning, probe: _Probe, options: Options) -> list[Score]:
-    """What pruning left; its null has as many wires left in every block, at random places."""
-    kept = {name: mask.cpu().numpy() for name, mask in pruning.kept.items()}
-    order = probe.order
+    """What pruning left, against the same wires between other units: live units and wires cannot differ."""
+    masks, order = pruning.masks, probe.order
+    live = {name: mask.cpu().numpy() for name, mask in masks.items()}
     left = [
-        replace(
-            block,
-            size=block.size * kept[block.name][np.ix_(order[block.source], order[block.target])],
-        )
-        for block in probe.blocks
+        replace(b, size=b.size * live[b.name][np.ix_(order[b.source], order[b.target])])
+        for b in probe.blocks
     ]
-    nulls = [alive(blocks, probe.groups) for blocks in probe.shuffles(left)]
-    counts = {
-        "components": (pruning.live.n_components, [live.n_components for live in nulls]),
-        "live units": (pruning.live.n_units, [live.n_units for live in nulls]),
-        "live wires": (pruning.live.n_wires, [live.n_wires for live in nulls]),
-    }
-    scores = [
-        _score(name, float(value), np.array(null, dtype=np.float64), options)
-        for name, (value, null) in counts.items()
-    ]
+    networks, scores = probe.rewirings(left), []
+    if pruning.live.n_units >= options.n_clusters:
+        seen, nulls = probe.measure(left, 0).values, probe.nulls(networks)
+        pruned = [_score(name, value, nulls[name], options) for name, value in seen.items()]
+        scores = [replace(score, measure=f"{score.measure}, pruned") for score in pruned]
+    parts = [float(alive(blocks, probe.groups).n_components) for blocks in networks]
+    scores.append(_score("components", float(pruning.live.n_components), np.array(parts), options))
     plain = {
+        "live units": (float(pruning.live.n_units), "count"),
+        "live wires": (float(pruning.live.n_wires), "count"),
         "pruning threshold": (pruning.threshold, "weight"),
         "loss rise allowed": (pruning.tolerance, "loss"),
         "loss before pruning": (pruning.base_loss, "loss"),

@@ -11,6 +11,7 @@ from workbench.training.tasks.batches import (
     mean_loss,
     position_losses,
 )
+from workbench.training.tasks.digits import OneHot, digits, mnist
 from workbench.training.tasks.fixed import FixedTask, two_moons
 from workbench.training.tasks.formulas import FORMULAS, Formula, formula_task
 from workbench.training.tasks.in_context import InContextRegression, Sequences, read_numbers
@@ -27,12 +28,15 @@ __all__ = [
     "Labelled",
     "ModularAddition",
     "Numbers",
+    "OneHot",
     "Repeats",
     "Sequences",
     "Task",
     "TextTask",
+    "digits",
     "formula_task",
     "mean_loss",
+    "mnist",
     "modular_addition",
     "permutations",
     "position_losses",

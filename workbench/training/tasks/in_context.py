@@ -118,6 +118,13 @@ class InContextRegression:
         drawn = torch.from_numpy(rng.choice(self.n_train, self.n_rows, replace=False))
         return Sequences(self.sequences.inputs[drawn], self.sequences.targets[drawn])
 
+    @property
+    def train(self) -> Sequences:
+        """All sequences that are trained on."""
+        return Sequences(
+            self.sequences.inputs[: self.n_train], self.sequences.targets[: self.n_train]
+        )
+
     @torch.no_grad()
     def measure(self, model: Any) -> dict[str, float]:
         """Mean squared error on the held-out sequences, and R²: 0 = no better than their mean."""
