@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app import commands, path_commands, training
+from app import commands, path_commands, report_commands, training_commands
 from app.terminal import ModelName, load, make_folder, plain_table, show
 from workbench.errors import WorkbenchError
 
@@ -116,27 +116,6 @@ def _write(run: "Run", prompt: str, out: Path) -> None:
 
 
 @app.command()
-def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            help="A name of the bundled zoo; or bimt-independence, bimt-feature-sharing, "
-            "bimt-compositionality, bimt-two-moons, bimt-modular-addition, bimt-s4.",
-        ),
-    ],
-    out: Annotated[Path | None, typer.Option(help="Folder; default runs/RECIPE.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Default: the recipe's own.")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop early.")] = None,
-    variant: Annotated[
-        str | None, typer.Option(help="Of a bimt- recipe: none, l1, local, swap, bimt (default).")
-    ] = None,
-) -> None:
-    """Train a bundled model anew, or a network to be modular; a run that was interrupted continues."""
-    training.train(recipe, out, seed, max_steps, variant)
-
-
-@app.command()
 def dashboard(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL]...", help="Your own: folders or files.")
@@ -148,15 +127,20 @@ def dashboard(
     token: Annotated[
         str | None, typer.Option(help="Made up and printed where one is needed.")
     ] = None,
+    runs: Annotated[
+        Path, typer.Option(help="Folder of the training page's runs; made with the first.")
+    ] = Path("runs"),
 ) -> None:
     """Serve the dashboard."""
     from app.server import serve
 
-    serve(host=host, port=port, token=token, own_models=models or ())
+    serve(host=host, port=port, token=token, own_models=models or (), runs=runs)
 
 
+training_commands.register(app)
 commands.register(app)
 path_commands.register(app)
+report_commands.register(app)
 
 
 def main() -> None:

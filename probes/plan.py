@@ -6,7 +6,8 @@ are loaded once, and their facts are kept beside the results.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -82,8 +83,11 @@ class Plan:
         return "to run" if job.key in self.waiting else "done"
 
 
-def make_plan(asked: Asked, store: Store) -> Plan:
+def make_plan(asked: Asked, store: Store, *, keep: bool = True) -> Plan:
     """The jobs, with what they are expected to take and which are done.
+
+    Args:
+        keep: write down the shapes of models, so that none is loaded for it again.
 
     Raises:
         ConfigError: a setting that no chosen probe has.
@@ -97,7 +101,7 @@ def make_plan(asked: Asked, store: Store) -> Plan:
     configs = {name: make_config(chosen[name], asked.settings.get(name, {})) for name in chosen}
     jobs = []
     for source in asked.models:
-        facts = known_facts(source, store)
+        facts = known_facts(source, store, keep=keep)
         jobs += [
             _job(source, facts, probe, configs[probe.name], asked.data) for probe in asked.probes
         ]
@@ -106,18 +110,25 @@ def make_plan(asked: Asked, store: Store) -> Plan:
     return Plan(tuple(jobs), frozenset(waiting), asked.data)
 
 
-def known_facts(source: ModelSource, store: Store) -> ModelFacts:
+def known_facts(source: ModelSource, store: Store, *, keep: bool = True) -> ModelFacts:
     """A model's shape, from the store if it was asked before."""
     path = store.folder / "facts" / f"{source.hash}.json"
-    if path.is_file():
-        try:
-            return ModelFacts(**read_json(path))
-        except (CheckpointError, TypeError):
-            # Of another version, or broken: it is found anew, and replaced.
-            path.unlink(missing_ok=True)
-    facts = source.facts()
-    write_atomically(path, json.dumps(facts.as_dict()))
-    return facts
+    facts = _stored_facts(path)
+    if facts is None:
+        facts = source.facts()
+        if keep:
+            write_atomically(path, json.dumps(facts.as_dict()))
+    return replace(facts, name=source.label)
+
+
+def _stored_facts(path: Path) -> ModelFacts | None:
+    """None where there are none, or others than are asked for today."""
+    if not path.is_file():
+        return None
+    try:
+        return ModelFacts(**read_json(path))
+    except (CheckpointError, TypeError):
+        return None
 
 
 def _job(source: ModelSource, facts: ModelFacts, probe: Probe, config: Any, data: ProbeData) -> Job:
