@@ -1,59 +1,145 @@
-"""What `workbench train` does: a bundled model anew, or an experiment in modular training."""
+"""What `workbench train` does: a bundled model anew, an experiment in modular training, or a plan."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from app.terminal import plain_table, show
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, WorkbenchError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from workbench.training.plan import Plan
+
 STOPPED = 130
 
 
-def train(
-    recipe: str, out: Path | None, seed: int | None, max_steps: int | None, variant: str | None
-) -> None:
+@dataclass(frozen=True)
+class Wanted:
+    """What `workbench train` was given.
+
+    Args:
+        data: folder of the data, for a recipe that reads files of the user's.
+    """
+
+    name: str
+    out: Path | None = None
+    seed: int | None = None
+    max_steps: int | None = None
+    variant: str | None = None
+    data: Path | None = None
+
+
+def train(wanted: Wanted) -> None:
     """Train by name; progress and results are printed.
 
     Raises:
-        ConfigError: a variant of something that has none.
+        ConfigError: a variant of something that has none, or data for something that reads none.
     """
     from workbench.training.experiments import PREFIX
 
-    if recipe.startswith(PREFIX):
-        _train_experiment(recipe, out, seed, max_steps, variant or "bimt")
+    if wanted.name.startswith(PREFIX):
+        _train_experiment(wanted)
         return
-    if variant is not None:
-        raise ConfigError(f"{recipe[:40]!r} has no variants: those named {PREFIX}… have")
+    _refuse(wanted, f"{wanted.name[:40]!r} has no variants: those named {PREFIX}… have")
     from workbench.training.recipes import train as train_recipe
 
-    folder = out or Path("runs") / Path(recipe).name
+    folder = wanted.out or Path("runs") / Path(wanted.name).name
     with _resumable(folder):
-        made = train_recipe(recipe, folder, seed=seed, max_steps=max_steps, progress=_echo)
+        made = train_recipe(
+            wanted.name, folder, seed=wanted.seed, max_steps=wanted.max_steps, progress=_echo
+        )
     typer.echo(f'trained: {made}\nlook at it: workbench attention {made} "…"')
 
 
-def _train_experiment(
-    name: str, out: Path | None, seed: int | None, max_steps: int | None, variant: str
-) -> None:
+def _refuse(wanted: Wanted, no_variants: str) -> None:
+    if wanted.variant is not None:
+        raise ConfigError(no_variants)
+    if wanted.data is not None:
+        raise ConfigError(f"{wanted.name[:40]!r} reads no files of yours: leave --data out")
+
+
+def _train_experiment(wanted: Wanted) -> None:
     from workbench.training.experiments import Request
 
-    request = Request(name=name, variant=variant, seed=seed, steps=max_steps)
+    name, variant = wanted.name, wanted.variant or "bimt"
+    folder_of_data = None if wanted.data is None else str(wanted.data)
+    request = Request(
+        name=name,
+        variant=variant,
+        seed=wanted.seed,
+        steps=wanted.max_steps,
+        folder=folder_of_data,
+    )
     typer.echo(f"{name}, {variant}: {request.experiment.summary}")
-    folder = out or Path("runs") / f"{name}-{variant}"
+    folder = wanted.out or Path("runs") / f"{name}-{variant}"
     with _resumable(folder):
         from workbench.training.experiment_runs import train as train_experiment
 
         report = train_experiment(request, folder, progress=_echo)
     if report is not None:
-        _show(report.table())
+        show_measures(report.table())
         typer.echo(f"trained: {folder} in {report.seconds:.0f} s")
+
+
+def train_plan(wanted: Wanted) -> None:
+    """Train a plan here and now, in a folder that the training page and `workbench runs` list.
+
+    Raises:
+        ConfigError: no such plan, a broken one, or a folder that holds something else.
+    """
+    from workbench.training.locks import Lock
+    from workbench.training.run_folder import CONTROL_FILE, LOCK_FILE, adopt, folder_name
+
+    _refuse(wanted, "a plan has no variants: its strengths are fields of its own")
+    plan = _plan(wanted)
+    folder = adopt(wanted.out or Path("runs") / folder_name(plan.name), plan)
+    with Lock(folder.path / LOCK_FILE) as is_ours:
+        if not is_ours:
+            raise ConfigError(f"{folder.path} is being trained already")
+        from workbench.training.working import work
+
+        (folder.path / CONTROL_FILE).unlink(missing_ok=True)
+        work(folder, _echo)
+    status = folder.status
+    if status.state == "failed":
+        raise WorkbenchError(status.message)
+    if status.state != "finished":
+        typer.echo(f"stopped: the same command goes on after step {status.step}", err=True)
+        raise typer.Exit(STOPPED)
+    typer.echo(
+        f"trained: {folder.path} in {status.seconds:.0f} s\n"
+        f"look at it: workbench modularity {folder.path}"
+    )
+
+
+def _plan(wanted: Wanted) -> "Plan":
+    from dataclasses import replace
+
+    from workbench.training.plan import Plan, presets
+
+    path = Path(wanted.name)
+    if path.is_file():
+        try:
+            plan = Plan.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}") from error
+    elif wanted.name in (known := presets()):
+        plan = known[wanted.name]
+    else:
+        raise ConfigError(
+            f"no plan {wanted.name[:80]!r}: give a JSON file, or one of {', '.join(known)}"
+        )
+    if wanted.seed is not None:
+        plan = replace(plan, seed=wanted.seed)
+    if wanted.max_steps is not None:
+        plan = replace(plan, steps=min(plan.steps, wanted.max_steps))
+    return plan
 
 
 @contextmanager
@@ -70,7 +156,8 @@ def _resumable(folder: Path) -> Iterator[None]:
         raise typer.Exit(STOPPED) from None
 
 
-def _show(table: "pd.DataFrame") -> None:
+def show_measures(table: "pd.DataFrame") -> None:
+    """Print measures with their shuffled means."""
     shown = plain_table("measure", "value", "shuffled", "z", "unit")
     for row in table.itertuples():
         null = ["" if x != x else f"{x:.4g}" for x in (row.null_mean, row.z)]

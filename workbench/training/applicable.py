@@ -3,6 +3,7 @@
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from workbench.training.shapes import TransformerShape
 from workbench.training.task_kinds import TASK_KINDS, TaskKind
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def reasons(plan: "Plan") -> dict[str, str]:
 
 
 def _of_task(plan: "Plan", kind: TaskKind) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     if not kind.reads_files:
         found["folder"] = f"{plan.task} reads no files of yours"
     if not kind.has_modulus:
@@ -43,12 +44,15 @@ def _of_mlp(kind: TaskKind) -> dict[str, str]:
 
 
 def _of_transformer(plan: "Plan", kind: TaskKind) -> dict[str, str]:
-    found, order = {}, plan.network.order
+    shape = plan.network
+    assert isinstance(shape, TransformerShape)
+    found: dict[str, str] = {}
+    order = shape.order
     if "s" not in order:
         no_heads = "this order has no attention"
         found |= dict.fromkeys(("head_lasso", "decorrelation"), no_heads)
         found |= dict.fromkeys(("network.n_heads", "network.d_head"), no_heads)
-    elif plan.network.n_heads < 2:
+    elif shape.n_heads < 2:
         found["decorrelation"] = "one head has no other to be told apart from"
     if "f" not in order:
         no_mlp = "this order has no feed-forward layer"
@@ -69,7 +73,7 @@ def _of_transformer(plan: "Plan", kind: TaskKind) -> dict[str, str]:
 
 def _of_settings(plan: "Plan") -> dict[str, str]:
     """Fields whose regularizer is off."""
-    found = {}
+    found: dict[str, str] = {}
     if not plan.wiring:
         names = ("schedule", "per_distance", "last_distance")
         found |= dict.fromkeys(names, "the strength of wiring length is 0")

@@ -120,7 +120,7 @@ def mlp_config(shape: MLPShape, task: FixedTask, seed: int) -> MLPConfig:
     return MLPConfig(widths=widths, embedding=n_tokens, in_fold=n_inputs, **own)
 
 
-def transformer_config(shape: TransformerShape, of_task: dict[str, int]) -> TransformerConfig:
+def transformer_config(shape: TransformerShape, of_task: dict[str, Any]) -> TransformerConfig:
     """The config of a shape, with the vocabulary and the length of the task."""
     return TransformerConfig(
         order=shape.order,

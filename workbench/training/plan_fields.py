@@ -40,7 +40,13 @@ def stated(
         bounds: lowest and highest value; of a text, its length.
         choices: the words that it takes.
     """
-    metadata = {"kind": kind, "unit": unit, "hint": hint, "low": bounds[0], "high": bounds[1]}
+    metadata: dict[str, Any] = {
+        "kind": kind,
+        "unit": unit,
+        "hint": hint,
+        "low": bounds[0],
+        "high": bounds[1],
+    }
     metadata |= {"choices": tuple(choices) if choices else None, "optional": default is None}
     return dataclasses.field(default=default, metadata=metadata)
 

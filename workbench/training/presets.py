@@ -90,7 +90,7 @@ def _small_transformers() -> tuple[Plan, ...]:
         decay=0.3,
         clip=1.0,
     )
-    modular = {
+    modular: dict[str, Any] = {
         "wiring": 0.02,
         "per_distance": 1.0,
         "gap": 0.1,

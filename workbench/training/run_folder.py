@@ -122,7 +122,9 @@ class RunFolder:
         if not path.is_file():
             return None
         told = read_json(path, limit=MAX_TEXT)
-        found = {name: told.get(name) for name in ("state", "step", "seconds", "message")}
+        found: dict[str, Any] = {
+            name: told.get(name) for name in ("state", "step", "seconds", "message")
+        }
         is_fine = (
             found["state"] in get_args(State)
             and _is_whole(found["step"])
@@ -222,6 +224,32 @@ def create(root: str | Path, plan: Plan) -> RunFolder:
         write_atomically(path / PLAN_FILE, plan.to_json())
         return RunFolder(path)
     raise WorkbenchError(f"{root} holds too many runs called {name!r}: choose another name")
+
+
+def adopt(path: str | Path, plan: Plan) -> RunFolder:
+    """A folder as the run of this plan: a new or empty one, or one that holds the same plan already.
+
+    Raises:
+        ConfigError: it holds another plan, or something else.
+        WorkbenchError: it cannot be made.
+    """
+    folder = RunFolder(Path(path))
+    if (folder.path / PLAN_FILE).is_file():
+        if folder.plan != plan:
+            raise ConfigError(
+                f"{path} holds the run of another plan: choose another folder (--out)"
+            )
+        return folder
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        if any(folder.path.iterdir()):
+            raise ConfigError(
+                f"{path} holds something else than a run: choose another folder (--out)"
+            )
+    except OSError as error:
+        raise WorkbenchError(f"cannot make {path}: {error.strerror}") from error
+    write_atomically(folder.path / PLAN_FILE, plan.to_json())
+    return folder
 
 
 def folder_name(name: str) -> str:
