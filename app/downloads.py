@@ -26,12 +26,13 @@ def register(server: Flask, session: Session) -> None:
         for key in keys[:MAX_KEYS] if isinstance(keys, list) else []:
             if isinstance(key, str):
                 session.analyses.leave(key)
+                session.trained.leave(key)
         return "", 204
 
     @server.get("/api/table/<name>")
     def table(name: str) -> Any:
         key, _, ending = name.partition(".")
-        kept = session.analyses.find(key)
+        kept = session.analyses.find(key) or session.trained.find(key)
         if ending not in TYPES:
             return jsonify(error=f"tables are {' or '.join(TYPES)} files"), 404
         if kept is None:

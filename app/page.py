@@ -13,7 +13,7 @@ from typing import Any
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html
 
 from app import controls
-from app.analyses import Answer, Compute, Question
+from app.analyses import Analyses, Answer, Compute, Question
 from app.components import alert, aria, notes
 from app.fields import Field, PageState, read_state
 from app.panels import PanelFrame
@@ -25,6 +25,7 @@ STATE, KNOWN, SINK, PANELS = "page-state", "page-known", "page-sink", "panels"
 REOPEN = "reopen"  # in the shell: the query with which a page is to be built anew
 WAIT_SECONDS = 0.5
 Controls = Callable[[Session, ModelInfo, PageState], Sequence[Any]]
+Reader = Callable[[Any], tuple[PageState, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,13 @@ class Page:
 
     def register(self, app: Dash, session: Session) -> None:
         """Connect the page; callbacks only carry values."""
+
+        def read(given: Any) -> tuple[PageState, list[str]]:
+            state, _, complaints = read_state(session, self.fields, given)
+            return state, complaints
+
         for panel in self.panels:
-            _register_panel(app, session, self.fields, panel)
+            register_panel(app, session.analyses, panel, read)
         self.connect(app)
 
     def _known(self, session: Session, info: ModelInfo) -> dict[str, Any]:
@@ -149,21 +155,29 @@ def register_state(app: Dash) -> None:
     )
 
 
-def _register_panel(app: Dash, session: Session, fields: Sequence[Field], panel: Panel) -> None:
+def register_panel(
+    app: Dash, analyses: Analyses, panel: Panel, read: Reader, state_id: str = STATE
+) -> None:
+    """Connect one panel.
+
+    Args:
+        read: from what the browser holds as its state to the state that is meant, and complaints.
+        state_id: the store of that state.
+    """
     frame = panel.frame
 
     @app.callback(
         *frame.outputs(),
-        Input(STATE, "data"),
+        Input(state_id, "data"),
         Input(frame.tick, "n_intervals"),
         Input(frame.retry, "n_clicks"),
         State(frame.drawn, "data"),
         State(frame.asked, "data"),
     )
     def show(given: Any, _ticks: int, _again: int, drawn: Any, asked: Any) -> tuple[Any, ...]:
-        state, _, complaints = read_state(session, fields, given)
+        state, complaints = read(given)
         if isinstance(asked, str) and asked != panel.question(state).key:
-            session.analyses.leave(asked)
+            analyses.leave(asked)
         wanted = _wanted(panel, state)
         hint = "; ".join(complaints) or panel.needs(state)
         if hint:
@@ -172,21 +186,19 @@ def _register_panel(app: Dash, session: Session, fields: Sequence[Field], panel:
             return frame.unchanged()
         is_poll = ctx.triggered_id == frame.tick and asked == panel.question(state).key
         wait = 0.0 if is_poll else WAIT_SECONDS
-        answer = session.analyses.ask(
-            panel.question(state), panel.compute, wait=wait, is_poll=is_poll
-        )
+        answer = analyses.ask(panel.question(state), panel.compute, wait=wait, is_poll=is_poll)
         return _shown(panel, state, answer, wanted)
 
     @app.callback(
         Output(frame.cancel, "disabled"),
         Input(frame.cancel, "n_clicks"),
-        State(STATE, "data"),
+        State(state_id, "data"),
         prevent_initial_call=True,
     )
     def cancel(clicks: int, given: Any) -> bool:
         if clicks:
-            state, _, _ = read_state(session, fields, given)
-            session.analyses.cancel(panel.question(state).key)
+            state, _ = read(given)
+            analyses.cancel(panel.question(state).key)
         return False
 
 

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import waitress
@@ -17,6 +18,7 @@ from app.initial import initial_view
 from app.main import create_app
 from app.security import is_loopback
 from app.session import Session
+from app.trainings import Trainings
 from workbench.errors import WorkbenchError
 from workbench.models import list_models, own_model
 
@@ -34,6 +36,7 @@ def serve(
     *,
     token: str | None = None,
     own_models: Sequence[str] = (),
+    runs: str | Path | None = None,
     threads: int = 8,
     announce: Callable[[str], None] = print,
 ) -> None:
@@ -43,6 +46,7 @@ def serve(
         host: an address of this machine; anything but loopback demands a token, made here if not given.
         token: what visitors must show once, as `?token=…`.
         own_models: paths of models to offer beside the named ones.
+        runs: folder of training runs, made when the first is started; None = the training page starts none.
         announce: is told the address to open.
 
     Raises:
@@ -52,7 +56,8 @@ def serve(
     own = [own_model(path) for path in own_models]
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
-    session = Session(list_models=lambda: [*own, *list_models()])
+    kept = Trainings(None if runs is None else Path(runs), reads_files=is_loopback(host))
+    session = Session(list_models=lambda: [*own, *list_models()], runs=kept)
     server = make_server(session, host, port, token=token, threads=threads)
     announce(f"Interpretability workbench: {address(host, server.effective_port, token)}")
     announce("Stop with Ctrl-C")

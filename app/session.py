@@ -19,6 +19,7 @@ from app.compute import left_out, n_heads, view_maps
 from app.jobs import Jobs, Report
 from app.scores import Badges, Curve, badge_table, best_scores, notable_head
 from app.state import View
+from app.trainings import Trainings
 from workbench import models
 from workbench.attention import AttentionMaps
 from workbench.errors import PromptError, UnknownModelError, UnsupportedError, WorkbenchError
@@ -86,6 +87,7 @@ class Session:
         load: as `workbench.models.load`.
         list_models: as `workbench.models.list_models`; no other name can be asked for.
         read_card: as `workbench.models.read_card`.
+        runs: what is trained here; what it offers as models is listed after the others.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Session:
         list_models: Callable[[], list[ModelInfo]] = models.list_models,
         read_card: Callable[[str], dict[str, Any]] = models.read_card,
         limits: Limits | None = None,
+        runs: Trainings | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._load: Loader = load or models.load
@@ -108,11 +111,14 @@ class Session:
         self._guard = threading.Lock()
         self._jobs = Jobs("view")
         self.analyses = Analyses(self.model, self.limits.answers)
+        self.runs = runs or Trainings(None)
+        # Of networks of any kind, at any snapshot; what other pages ask is of whole models.
+        self.trained = Analyses(self.runs.load, self.limits.answers // 4)  # type: ignore[arg-type]
         self._background = Jobs("scores", workers=1)
 
     def models(self) -> list[ModelInfo]:
         """The models that can be chosen."""
-        return self._list_models()
+        return [*self._list_models(), *self.runs.models()]
 
     def info(self, name: str) -> ModelInfo:
         """What is known of a model before it is loaded.
@@ -217,7 +223,7 @@ class Session:
 
     def close(self, *, wait: float = 0.0) -> bool:
         """Start no more work, and wait so many seconds for what runs; whether all of it has ended."""
-        workers = (self._jobs, self._background, self.analyses)
+        workers = (self._jobs, self._background, self.analyses, self.trained)
         for worker in workers:
             worker.close()
         until = time.monotonic() + wait
