@@ -67,11 +67,12 @@ def response_figure(found: Responses) -> go.Figure:
     columns = max(1, min(3, len(features)))
     rows = max(1, -(-len(features) // columns))
     titles = [
-        f"{html.escape(feature.name)}  (ε² = {feature.explained:.2f})" for feature in features
+        f"{html.escape(feature.name)}  (ε² = {max(0.0, feature.explained):.2f})" for feature in features
     ]
     figure = make_subplots(
         rows=rows,
         cols=columns,
+        shared_yaxes="all",
         subplot_titles=titles,
         horizontal_spacing=0.09,
         vertical_spacing=0.3 / rows,

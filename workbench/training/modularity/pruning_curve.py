@@ -2,7 +2,8 @@
 
     threshold t:   wires with |w| < t cut   →   wires left, live units, components, the task's loss
 
-By default the thresholds leave all, and then numbers of wires in even steps of their logarithm down to none.
+By default the thresholds leave all, and then numbers of wires in even steps of their logarithm down to none:
+more steps in a network of up to ten thousand wires, whose loss takes no time.
 A live unit stands on a path from an input to an end, as in `pruning`. The loss is that with the weak wires cut,
 dead paths still in place.
 """
@@ -21,7 +22,7 @@ from workbench.training.modularity.graph import Block, blocks_of
 from workbench.training.modularity.pruning import LossOf, Masks, _kept, _masked, alive, masked
 from workbench.training.wires import Network, groups, wires
 
-N_THRESHOLDS = 24
+N_THRESHOLDS, N_IF_SMALL, SMALL = 24, 44, 10_000
 MAX_THRESHOLDS = 1000
 Progress = Callable[[int, int], None]
 
@@ -117,7 +118,8 @@ def task_loss(model: Network, task: Any) -> LossOf:
 def _default(blocks: Sequence[Block]) -> list[float]:
     """Nothing cut; then the sizes that leave so many wires; then everything cut."""
     sizes = np.sort(np.concatenate([block.size[block.size > 0] for block in blocks]))
-    steps = np.unique(np.geomspace(1, len(sizes), N_THRESHOLDS - 2).round().astype(int))
+    n = (N_IF_SMALL if len(sizes) <= SMALL else N_THRESHOLDS) - 2
+    steps = np.unique(np.geomspace(1, len(sizes), n).round().astype(int))
     found = sizes[len(sizes) - steps]
     return [0.0, *np.unique(found).tolist(), float(np.nextafter(sizes[-1], math.inf))]
 

@@ -14,9 +14,9 @@ const WIDEST = 5;
  */
 function lookOf(density) {
   const crowd = Math.max(1, density / 150);
-  const widest = Math.max(1.3, WIDEST / crowd ** 0.22);
-  const darkest = Math.max(0.4, 0.95 / crowd ** 0.14);
-  const steep = Math.min(2.2, 0.35 * Math.log2(crowd));
+  const widest = Math.max(1, WIDEST / crowd ** 0.33);
+  const darkest = Math.max(0.35, 0.95 / crowd ** 0.18);
+  const steep = Math.min(2.5, 0.37 * Math.log2(crowd));
   return {
     width: (t) => Math.max(0.35, widest * t),
     alpha: (t) => darkest * Math.min(1, t / FULL_INK) * t ** steep,

@@ -110,8 +110,10 @@ class View {
     this.space(wide);
     this.move(this.targets());
     this.stage.style.height = `${this.high}px`;
-    const dense = Math.min(2, window.devicePixelRatio || 1);
+    const fine = Math.min(2, window.devicePixelRatio || 1), n = Math.max(...this.data.frames.map((one) => one.weight.length));
     for (const layer of this.layers) {
+      // Thousands of lines overlap anyway; lines of one pixel are drawn several times as fast as wider ones.
+      const dense = layer === this.layers[0] && n > MOVABLE_LINES ? 1 : fine;
       layer.width = Math.round(this.wide * dense);
       layer.height = Math.round(this.high * dense);
       layer.getContext("2d").setTransform(dense, 0, 0, dense, 0, 0);
@@ -358,7 +360,7 @@ class View {
         line.className = "wbw-sample";
         line.style.height = `${Math.max(0.5, this.look.width(t))}px`;
         line.style.background = ink;
-        line.style.opacity = this.look.alpha(t);
+        line.style.opacity = Math.max(0.5, this.look.alpha(t));
         return line;
       });
       const name = document.createElement("span");
