@@ -39,7 +39,7 @@ class Report:
 
     Args:
         measured: the task's own numbers on training and test examples.
-        pruned: the same with the wires alone that pruning left.
+        pruned: the same with the weak wires cut.
         modularity: its task loss is that of the test examples, its pruning that of the training examples.
         seconds: of training, those before a resumption included.
     """
@@ -65,6 +65,7 @@ class Report:
 def report(request: Request, task: FixedTask | InContextRegression, out: Path) -> Report:
     """Measure the network in a folder, and write the table beside it."""
     model, chosen = load_network(out), request.experiment
+    hashed = model_hash(model)
     model = model.double() if chosen.in_double else model
     measured = task.measure(model)
     options = Options(n_shuffles=N_SHUFFLES, sides=_sides(chosen.data, model))
@@ -72,12 +73,13 @@ def report(request: Request, task: FixedTask | InContextRegression, out: Path) -
         model, task.train, layout_of(chosen, model), loss=measured["test_loss"], options=options
     )
     assert found.pruning is not None
-    with masked(model, found.pruning.masks):
+    # Units that read nothing any more still send their bias on: it is no wire, and stays.
+    with masked(model, found.pruning.kept):
         pruned = task.measure(model)
     lines = read_metrics(out)
     seconds = float(lines[-1]["seconds"]) if lines else 0.0
     done = Report(request, measured, pruned, found, seconds)
-    made_by = provenance(**request.record(), seconds=seconds, model_hash=model_hash(model))
+    made_by = provenance(**request.record(), seconds=seconds, model_hash=hashed)
     save_table(done.table(), out / REPORT_FILE, made_by)
     return done
 
