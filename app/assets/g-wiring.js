@@ -88,7 +88,8 @@
       const said = step === 0
         ? `All ${whole(at("wires"))} wires: loss ${few(at("loss"))}.`
         : `${whole(at("wires"))} of ${whole(curve.wires[0])} wires with |w| ≥ ${few(at("threshold"))}: loss ` +
-          `${few(at("loss"))} (${few(curve.loss[0])} with all), ${whole(at("live_units"))} live units in ${at("components") === 1 ? "one part" : `${whole(at("components"))} separate parts`}.`;
+          `${few(at("loss"))} (${few(curve.loss[0])} with all), ${whole(at("live_units"))} live units in ` +
+          (at("components") === 1 ? "one part." : `${whole(at("components"))} separate parts.`);
       const shape = figure?.layout?.shapes?.[0];
       if (!shape) return [said, at("threshold") || null, none()];
       const shapes = [{ ...shape, x0: step, x1: step }];

@@ -10,6 +10,7 @@
 `register_wiring(app, id)` adds the callbacks that join them; `register_pruning` those of the slider.
 """
 
+import math
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -98,7 +99,8 @@ def pruning_panel(curve: PruningCurve, threshold: float | None, id: str) -> html
     )
     columns = {name: column.tolist() for name, column in curve.table().items()}
     # JSON has no numbers that are not finite.
-    columns["loss"] = [value if abs(value) < float("inf") else None for value in columns["loss"]]
+    for name in ("threshold", "loss"):
+        columns[name] = [value if math.isfinite(value) else None for value in columns[name]]
     return html.Div(
         [
             dcc.Store(id=f"{id}-curve", data=columns),

@@ -140,8 +140,12 @@ def responses(
         mean=float(values.mean()),
         std=float(values.std()),
         features=tuple(features),
-        highest=tuple(Example(float(values[i]), reading.text(i)) for i in order[::-1][:N_EXAMPLES]),
-        lowest=tuple(Example(float(values[i]), reading.text(i)) for i in order[:N_EXAMPLES]),
+        highest=tuple(
+            Example(float(values[i]), reading.text(i)) for i in order[::-1][:N_EXAMPLES].tolist()
+        ),
+        lowest=tuple(
+            Example(float(values[i]), reading.text(i)) for i in order[:N_EXAMPLES].tolist()
+        ),
         incoming=incoming,
         outgoing=outgoing,
     )

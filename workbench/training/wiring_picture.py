@@ -184,7 +184,7 @@ def _weights(wires: Wires) -> Float32[np.ndarray, "source target"]:
 
 def _chosen(
     weights: Sequence[np.ndarray], limit: int, scale: Scale
-) -> list[Int[np.ndarray, " line"]]:
+) -> list[Int[np.ndarray, " _"]]:
     """The flat places of the lines of each block, thickest first."""
     best = [_largest(weight, limit) for weight in weights]
     if scale == "block":
@@ -243,7 +243,7 @@ def _dots(stages: Sequence[Stage]) -> Dots:
 def _lines(
     drawn: Stages,
     weights: Sequence[np.ndarray],
-    chosen: Sequence[Int[np.ndarray, " line"]],
+    chosen: Sequence[Int[np.ndarray, " _"]],
     blocks: Sequence[BlockShown],
     scale: Scale,
 ) -> Lines:

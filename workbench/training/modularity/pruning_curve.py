@@ -127,6 +127,6 @@ def _default(blocks: Sequence[Block]) -> list[float]:
 def _checked(thresholds: Sequence[float | int]) -> list[float]:
     if not 1 <= len(thresholds) <= MAX_THRESHOLDS:
         raise ConfigError(f"there can be 1 to {MAX_THRESHOLDS} thresholds, not {len(thresholds)}")
-    if bad := [value for value in thresholds if not (math.isfinite(value) and value >= 0)]:
-        raise ConfigError(f"a threshold is a finite size from 0 up, not {bad[0]!r:.40}")
+    if bad := [value for value in thresholds if not value >= 0]:
+        raise ConfigError(f"a threshold is a size from 0 up, not {bad[0]!r:.40}")
     return sorted({float(value) for value in thresholds})
