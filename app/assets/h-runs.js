@@ -63,7 +63,8 @@
         other: other || "",
         level: Number.isFinite(number) ? number : state.level,
         dot: dot && dot.group !== undefined ? `${dot.group}/${dot.index}` : state.dot,
-        threshold: threshold === null || threshold === undefined ? 0 : threshold,
+        // Until the slider is drawn, the store says nothing of what the address asks for.
+        threshold: document.getElementById("run-pruning-slider") ? threshold || 0 : state.threshold,
       };
       if (number === null) next.level = null;
       if (JSON.stringify(next) === JSON.stringify(state)) return none();

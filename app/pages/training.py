@@ -111,6 +111,8 @@ def register(app: Dash, session: Session) -> None:
         Input("run-first", "data"),
     )
     register_wiring(app, run_view.WIRING)
+    for id in panels.PAIR:
+        register_wiring(app, id)
     register_pruning(app, panels.PRUNING, run_view.WIRING)
 
 
@@ -144,6 +146,7 @@ def _register_live(app: Dash, session: Session) -> None:
         Output("run-resume", "hidden"),
         Output("run-steps", "data"),
         Output("run-rest", "data"),
+        Output("run-said", "children", allow_duplicate=True),
         Output("run-stamp", "data"),
         Output("run-tick", "disabled"),
         Output("run-tick", "n_intervals"),
@@ -153,6 +156,7 @@ def _register_live(app: Dash, session: Session) -> None:
         Input("run-did", "data"),
         State(STATE, "data"),
         State("run-stamp", "data"),
+        prevent_initial_call="initial_duplicate",
     )
     def live(_ticks: int, _again: int, _did: Any, given: Any, stamp: Any) -> tuple[Any, ...]:
         name = str((given or {}).get("run") or "")
@@ -161,16 +165,18 @@ def _register_live(app: Dash, session: Session) -> None:
         except WorkbenchError as error:
             # Nothing more will come of a folder that is gone: the clock stops.
             gone: tuple[Any, ...] = (alert(str(error)), [], True, True, True)
-            return (*gone, *[no_update] * 3, True, 0, SLOW_MS)
+            return (*gone, *[no_update] * 4, True, 0, SLOW_MS)
         row = runs.row(folder)
         steps = list(runs.frames(folder))
         found = repr((row, steps, runs.stamp(folder)))
         pace = (False, 0, FAST_MS if row.is_going else SLOW_MS)
         if found == stamp and ctx.triggered_id == "run-tick":
-            return (*[no_update] * 8, *pace)
+            return (*[no_update] * 9, *pace)
         standing = [views.standing(row), views.links(row, runs.model_name(row))]
         rest = "" if row.is_going else f"{row.state} {row.step}"
-        return (*standing, *views.which_buttons(row.state), steps, rest, found, *pace)
+        # What was said of a button holds until the run has changed.
+        said = None if ctx.triggered_id == "run-tick" else no_update
+        return (*standing, *views.which_buttons(row.state), steps, rest, said, found, *pace)
 
 
 def _register_actions(app: Dash, runs: Trainings) -> None:
@@ -213,7 +219,8 @@ def _register_drawing(app: Dash, runs: Trainings) -> None:
         except WorkbenchError:
             return (no_update,) * 4  # the standing says it
         losses = curves.losses(table, is_log=state["log"] == "on", at=state["at"], other=other)
-        measures = curves.measures(table, at=state["at"]) or curves.blank()
+        measures = curves.measures(table, at=state["at"])
+        measures = measures or curves.blank("Nothing yet.")
         style = {"height": f"{measures.layout.height}px"}
         return losses, measures, style, bool(len(table))
 

@@ -41,7 +41,7 @@ def _entry(row: Row, is_current: bool) -> html.A:
     loss = "" if row.loss is None else f"loss {row.loss:.3g}"
     return html.A(
         [
-            html.Span(row.label, className="run-name", title=row.name),
+            html.Span(row.name, className="run-name", title=row.label),
             html.Span(
                 [html.Span(className=f"run-dot {row.state}"), SAID.get(row.state, row.state)],
                 className="run-state",

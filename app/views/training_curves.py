@@ -55,15 +55,17 @@ def losses(
     """
     figure = go.Figure(layout={"template": TEMPLATE})
     names = loss_columns(table)
-    colours = {name: CATEGORICAL[i % len(CATEGORICAL)] for i, name in enumerate(names)}
+    if not len(table) and other is None:
+        return blank("")
     for name in names:
-        figure.add_scatter(**_line(table, name, is_log), line={"color": colours[name], "width": 2})
+        line = {"color": _colour(name, names), "width": 2}
+        figure.add_scatter(**_line(table, name, is_log), line=line)
     if other is not None:
         label, second = other
         for name in [
             name for name in loss_columns(second) if name in ("train_loss", loss_name(second))
         ]:
-            line = {"color": colours.get(name, CATEGORICAL[0]), "width": 1.6, "dash": "dash"}
+            line = {"color": _colour(name, loss_columns(second)), "width": 1.6, "dash": "dash"}
             drawn = _line(second, name, is_log)
             figure.add_scatter(**drawn | {"name": f"{drawn['name']}, {label}"}, line=line)
     figure.update_layout(
@@ -75,6 +77,12 @@ def losses(
     )
     _mark(figure, at)
     return figure
+
+
+def _colour(name: str, names: Sequence[str]) -> str:
+    """The same for training and validation of every run, whatever else it has."""
+    order = names.index(name) if name in names else 0
+    return CATEGORICAL[order % len(CATEGORICAL)]
 
 
 def loss_columns(table: pd.DataFrame) -> list[str]:
@@ -114,16 +122,13 @@ def measures(table: pd.DataFrame, *, at: int | None = None) -> go.Figure | None:
     return figure
 
 
-def blank() -> go.Figure:
-    """Where there is nothing to draw."""
-    return go.Figure(
-        layout={
-            "template": TEMPLATE,
-            "height": 40,
-            "xaxis": {"visible": False},
-            "yaxis": {"visible": False},
-        }
-    )
+def blank(said: str) -> go.Figure:
+    """Where there is nothing to draw, and why."""
+    figure = go.Figure(layout={"template": TEMPLATE, "height": 60 if said else 400})
+    figure.update_xaxes(visible=False).update_yaxes(visible=False)
+    if said:
+        figure.add_annotation(text=said, showarrow=False, x=0, xref="paper", xanchor="left")
+    return figure
 
 
 def _pictures(table: pd.DataFrame) -> list[tuple[str, str, list[str]]]:

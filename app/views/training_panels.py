@@ -16,6 +16,7 @@ from workbench.training.modularity.pruning_curve import PruningCurve
 from workbench.training.responses import Responses
 
 PRUNING = "run-pruning-slider"
+PAIR = ("run-pair-first", "run-pair-second")
 NOTHING: PageState = {
     "run": "", "model": "", "step": None, "stamp": "", "at": None, "other": "", "level": None,
     "threshold": 0.0, "log": "on", "dot": "",
@@ -89,7 +90,7 @@ def draw_pair(found: answers.Compared, state: PageState) -> list[Any]:
                 f". Both can be compared from {pair.lowest:.4g} to {pair.highest:.4g}.",
             ],
             className="statement",
-            id="run-pair-said",
+            id="run-pair-level",
         )
     ]
     if found.tasks[0] != found.tasks[1]:
@@ -108,7 +109,20 @@ def draw_pair(found: answers.Compared, state: PageState) -> list[Any]:
                 className="hint",
             )
         )
-    return [*said, data_table(_pair_table(found), label="Both runs at equal loss", headers=HEADERS)]
+    table = data_table(_pair_table(found), label="Both runs at equal loss", headers=HEADERS)
+    return [*said, _pictures(found), table]
+
+
+def _pictures(found: answers.Compared) -> html.Div:
+    """Both networks, drawn to one scale."""
+    ends = list(zip(found.names, (found.pair.first, found.pair.second), strict=True))
+    cells = []
+    for id, (name, match), (other, other_match) in zip(PAIR, ends, ends[::-1], strict=True):
+        said = f"{name}, step {match.step:,}, loss {match.loss:.4g}"
+        source = f"/api/runs/{name}/wiring/{match.step}/beside/{other}/{other_match.step}"
+        picture = wiring.wiring_panel({"src": source}, id, label=f"Wiring of {said}")
+        cells.append(html.Div([html.H3(said), picture]))
+    return html.Div(cells, className="run-pair-pictures")
 
 
 def _matched(name: str, match: Match) -> str:

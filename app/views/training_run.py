@@ -12,6 +12,7 @@ from app.trainings import Row, Trainings
 from app.views import training as views
 from app.views import training_panels as panels
 from app.views.wiring import wiring_panel
+from workbench.training.making import config_of
 from workbench.training.run_folder import RunFolder
 
 WIRING = "run-wiring"
@@ -61,7 +62,7 @@ def layout(runs: Trainings, rows: Sequence[Row], state: PageState) -> list[Any]:
     return [
         *_stores(state),
         _standing(row, folder),
-        _curves(state),
+        _curves(folder, state),
         _wiring(runs.frames(folder), state),
         *_frames(panels.PRUNING_PANEL, panels.UNIT_PANEL),
         _measures(),
@@ -116,7 +117,8 @@ def _standing(row: Row, folder: RunFolder) -> html.Section:
     )
 
 
-def _curves(state: PageState) -> html.Section:
+def _curves(folder: RunFolder, state: PageState) -> html.Section:
+    first = config_of(folder.plan).validate_every
     scale = dmc.SegmentedControl(
         id="run-log",
         data=[{"value": "on", "label": "log"}, {"value": "off", "label": "linear"}],
@@ -129,7 +131,7 @@ def _curves(state: PageState) -> html.Section:
         "Loss",
         "Of the training batches, of held-out examples, and what each penalty adds.",
         html.Div(
-            "Nothing measured yet: the first numbers come in a moment.",
+            f"The first numbers come after step {first:,}.",
             id="run-nothing",
             className="hint",
         ),
