@@ -10,7 +10,18 @@ if TYPE_CHECKING:
     from probes.contract import Probe
 
 # A probe named "a-b" is the PROBE of probes/a_b.py.
-PROBES = ("probes.residual_norms",)
+PROBES = (
+    "probes.residual_norms",
+    "probes.head_behaviours",
+    "probes.copying_eigenvalues",
+    "probes.composition",
+    "probes.qk_geometry",
+    "probes.positional_kernels",
+    "probes.top_circuit_entries",
+    "probes.skip_trigrams",
+    "probes.direct_logit_attribution",
+    "probes.logit_lens",
+)
 
 
 def probe_names() -> tuple[str, ...]:
