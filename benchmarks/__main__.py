@@ -1,7 +1,16 @@
 """Every benchmark, one after the other: `make bench`."""
 
-from benchmarks import circuits, composition, runs, startup, top_entries, training_step, viewer
+from benchmarks import (
+    circuits,
+    composition,
+    runs,
+    startup,
+    top_entries,
+    training_step,
+    viewer,
+    wiring,
+)
 
-for benchmark in (startup, training_step, runs, circuits, top_entries, composition, viewer):
+for benchmark in (startup, training_step, runs, circuits, top_entries, composition, viewer, wiring):
     print(f"\n{benchmark.__name__}")
     benchmark.main()
