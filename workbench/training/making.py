@@ -144,7 +144,7 @@ def config_of(plan: Plan) -> TrainingConfig:
     with _blamed("plan"):
         return TrainingConfig(
             steps=plan.steps,
-            seed=plan.seed,
+            seed=batch_seed(plan),
             lr=plan.lr,
             muon_lr=plan.muon_lr if plan.network_kind == "transformer" else None,
             betas=(0.9, plan.beta2),
@@ -158,6 +158,11 @@ def config_of(plan: Plan) -> TrainingConfig:
             keep=plan.kept_steps,
             bf16=False,
         )
+
+
+def batch_seed(plan: Plan) -> int:
+    """What batches are drawn by."""
+    return plan.seed if plan.batch_seed is None else plan.batch_seed
 
 
 def layout_of(plan: Plan, model: Network) -> Layout:
@@ -186,12 +191,12 @@ def shaping_of(plan: Plan, task: Task, layout: Layout) -> Shaping:
             strength=plan.clusterability, clusters=plan.clusters
         )
     if plan.decorrelation:
-        tokens = BatchTokens(task, plan.seed)
+        tokens = BatchTokens(task, batch_seed(plan))
         penalties["decorrelation"] = HeadDecorrelation(strength=plan.decorrelation, tokens=tokens)
     if plan.channel_cost:
         penalties["channel cost"] = ChannelCost(strength=plan.channel_cost)
     if plan.nested_dropout:
-        loss = BatchLoss(task, plan.seed)
+        loss = BatchLoss(task, batch_seed(plan))
         penalties["nested dropout"] = NestedDropout(
             strength=plan.nested_dropout, loss=loss, seed=plan.seed
         )

@@ -81,6 +81,9 @@ class Plan:
     seed: int = stated(
         0, kind="whole", bounds=(0, 2**31 - 1), hint="draws initial weights and batches"
     )
+    batch_seed: int | None = stated(
+        None, kind="whole", bounds=(0, 2**31 - 1), hint="draws batches; empty = by the seed"
+    )
     precision: Literal["float32", "float64"] = stated(
         "float32", kind="choice", choices=("float32", "float64"), hint="of weights and gradients"
     )

@@ -39,6 +39,7 @@ def plan_of(chosen: Experiment, variant: Variant, folder: str | None = None) -> 
         data_seed=chosen.data_seed,
         steps=chosen.steps,
         seed=chosen.shape.get("seed", 0),
+        batch_seed=0,
         lr=chosen.lr,
         precision="float64" if chosen.in_double else "float32",
         places="squares" if chosen.on_grid else "lines",

@@ -64,8 +64,7 @@ class Watch:
             return False
         if now - self._asked_at > ASK_SECONDS:
             self._asked_at = now
-            if not (self.folder.path / PLAN_FILE).is_file():
-                raise Gone(self.folder.path)
+            self._check()
             self.reason = self.folder.asked()
         if now - self._told_at > TELL_SECONDS:
             self.tell("running")
@@ -74,7 +73,13 @@ class Watch:
     def saw(self, progress: Progress) -> bool:
         """A validation is passed on; it never stops a run."""
         self.heard(progress)
+        self._check()
         return True
+
+    def _check(self) -> None:
+        """Writing makes folders that are missing, and would bring back one that was deleted."""
+        if not (self.folder.path / PLAN_FILE).is_file():
+            raise Gone(self.folder.path)
 
     def tell(self, state: State, message: str = "") -> None:
         """Write where the run stands."""
