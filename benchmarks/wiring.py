@@ -83,8 +83,8 @@ def report_page(page: Page, path: Path) -> None:
         thread.append(spent() - before)
     print(f"  page     {path.stat().st_size:>9,} bytes")
     print(
-        f"  redraw   {statistics.median(thread):>6.0f} ms of CPU, {statistics.median(clock):.0f} ms by the clock"
-        f" (best {min(clock):.0f})   goal 250 ms"
+        f"  redraw   {statistics.median(thread):>6.0f} ms of CPU, {statistics.median(clock):.0f} ms by the "
+        f"clock (best {min(clock):.0f})   goal 250 ms"
     )
 
 
