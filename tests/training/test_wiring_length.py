@@ -10,6 +10,7 @@ from tests.test_weights import OWN
 from workbench.errors import ConfigError
 from workbench.training.layouts import Layout, folded, grid, grid_layout, line, line_layout, ring
 from workbench.training.mlp import MLP, MLPConfig
+from workbench.training.regularizers.l1 import L1
 from workbench.training.regularizers.strength import Piecewise
 from workbench.training.regularizers.wiring import WiringLength, mean_wire_length, wiring_length
 from workbench.training.wires import biases, wires
@@ -93,6 +94,37 @@ def test_shared_keys_count_once_at_the_mean_distance_of_their_copies(build):
     distances = layout.distances(block)
     expected = (distances[3, 2 * 8 + 2] + distances[3, 3 * 8 + 2]) / 2
     assert wiring_length(model, layout) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("make", [on_lines, lambda model: L1(strength=1.0, bias=True)])
+def test_prices_are_made_anew_for_another_network_or_other_parameters(make):
+    """Prices are kept from step to step; a cast, a new parameter or a second network must not meet old ones."""
+    model, other = MLP(SHAPE), MLP(MLPConfig(widths=(4, 3, 2)))
+    penalty = make(model)
+    seen = penalty.value(model)
+    model.double()
+    assert_close(penalty.value(model), make(model).value(model))
+    assert penalty.value(model).dtype == torch.float64 and seen.dtype == torch.float32
+    model.layers[0].W = torch.nn.Parameter(2 * model.layers[0].W.detach())
+    assert_close(penalty.value(model), make(model).value(model))
+    penalty.value(model).backward()
+    assert model.layers[0].W.grad is not None
+    if isinstance(penalty, L1):
+        assert_close(penalty.value(other), make(other).value(other))
+    with torch.no_grad():
+        model.layers[1].W.mul_(3)
+    assert_close(penalty.value(model), make(model).value(model))
+
+
+def test_tokens_with_places_are_priced_where_their_inputs_stand_now():
+    model = MLP(TOKENS).double()
+    places = line_layout(model).places | {"tokens": line(11)}
+    penalty = WiringLength(strength=1.0, layout=Layout(places), bias=0)
+    before = penalty.value(model)
+    model.in_perm.copy_(model.in_perm.flip(0))
+    fresh = WiringLength(strength=1.0, layout=Layout(places), bias=0)
+    assert_close(penalty.value(model), fresh.value(model))
+    assert not torch.isclose(penalty.value(model), before)
 
 
 def test_the_length_of_random_wires_is_a_third():

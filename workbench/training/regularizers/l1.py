@@ -7,13 +7,19 @@ of absolute weights; with "mean" a weight costs λ/numel of its matrix. Invarian
 signs; not rescaling, nor rotating the stream, which it therefore pins to its axes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from workbench.training.regularizers.prices import PricedSizes
 from workbench.training.regularizers.strength import Regularizer
-from workbench.training.regularizers.wiring import LOOKUPS, Reduction, reduced
+from workbench.training.regularizers.wiring import (
+    LOOKUPS,
+    Reduction,
+    price_of_parameter,
+    share_of_bias,
+)
 from workbench.training.wires import Network, biases, wires
 
 
@@ -29,14 +35,23 @@ class L1(Regularizer):
     reduction: Reduction = "sum"
     bias: bool = False
     embedding: bool = True
+    _sizes: PricedSizes = field(default_factory=PricedSizes, init=False, repr=False)
 
     def value(self, model: Network, step: int = 0) -> Tensor:
         """Σ|w|, or the sum of its means per matrix."""
-        found = [
-            reduced(block.weight.abs(), self.reduction, block.copies)
+        return self._scaled(model, step, 1.0)
+
+    def _scaled(self, model: Network, step: int, strength: float) -> Tensor:
+        return self._sizes(model, lambda: self._prices(model), strength, strength)
+
+    def _prices(self, model: Network) -> dict[str, Tensor]:
+        found = {
+            block.name: price_of_parameter(
+                model, block, torch.ones(block.weight.shape), self.reduction
+            )
             for block in wires(model)
             if self.embedding or block.name not in LOOKUPS
-        ]
-        if self.bias:
-            found += [reduced(each.abs(), self.reduction) for each in biases(model).values()]
-        return torch.stack(found).sum()
+        }
+        for name, bias in biases(model).items() if self.bias else ():
+            found[name] = torch.full_like(bias, share_of_bias(bias, self.reduction))
+        return found

@@ -84,6 +84,9 @@ class Regularizer(ABC):
         strength = self.now(self.strength, step)
         if strength == 0:
             return torch.zeros((), device=next(model.parameters()).device)
+        return self._scaled(model, step, strength)
+
+    def _scaled(self, model: Network, step: int, strength: float) -> Tensor:
         return strength * self.value(model, step)
 
     @abstractmethod

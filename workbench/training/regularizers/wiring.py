@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import ConfigError
 from workbench.training.layouts import Layout
+from workbench.training.mlp import MLP
+from workbench.training.regularizers.prices import PricedSizes
 from workbench.training.regularizers.strength import Regularizer, Strength, check_amount
-from workbench.training.wires import Network, Wires, biases, wires
+from workbench.training.wires import Network, Wires, as_parameter, biases, wires
 
 Reduction = Literal["sum", "mean"]
 LOOKUPS = ("embed.W_E", "pos_embed.W_pos")
@@ -52,9 +55,7 @@ class WiringLength(Regularizer):
     bias: Strength = 1.0
     embedding: bool = True
     last_distance: bool = True
-    _factors: dict[tuple[object, ...], Tensor | float] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _sizes: PricedSizes = field(default_factory=PricedSizes, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,39 +65,55 @@ class WiringLength(Regularizer):
 
     def value(self, model: Network, step: int = 0) -> Tensor:
         """The wiring length; of scale Σ|w|, or its mean per tensor."""
-        counted = [block for block in wires(model) if self.embedding or block.name not in LOOKUPS]
-        total = torch.stack([self._length(block) for block in counted]).sum()
+        return self._scaled(model, step, 1.0)
+
+    def _scaled(self, model: Network, step: int, strength: float) -> Tensor:
+        # λ is part of the price: of a small network's step every operation is a noticeable share.
         bias = self.now(self.bias, step) * self.gap
-        found = list(biases(model).values())
-        if bias == 0 or not found:
-            return total
-        sizes = [reduced(bias_of.abs(), self.reduction) for bias_of in found]
-        return total + bias * torch.stack(sizes).sum()
+        variant: tuple[float, ...] = (strength, bias)
+        if isinstance(model, MLP) and model.embed is not None and "tokens" in self.layout.places:
+            # Only then does it matter which embedded input stands where.
+            variant += tuple(model.in_perm.tolist())
+        return self._sizes(model, lambda: self._prices(model, bias), strength, variant)
 
-    def _length(self, block: Wires) -> Tensor:
-        size = block.weight.abs()
-        key = block.name, size.shape, size.dtype, size.device
-        if key not in self._factors:
-            self._factors[key] = self._factor(block)
-        return reduced(size * self._factors[key], self.reduction, block.copies)
+    def _prices(self, model: Network, bias: float) -> dict[str, Tensor]:
+        """What a unit of each weight costs, in the shape of the parameters."""
+        found = {}
+        for block in wires(model):
+            if self.embedding or block.name not in LOOKUPS:
+                factor = self._factor(block)
+                found[block.name] = price_of_parameter(model, block, factor, self.reduction)
+        for name, weight in biases(model).items() if bias else ():
+            price = bias * share_of_bias(weight, self.reduction)
+            found[name] = torch.full_like(weight, price, dtype=torch.float64)
+        return found
 
-    def _factor(self, block: Wires) -> Tensor | float:
-        """A·d + y0, made once for each block of a run."""
+    def _factor(self, block: Wires) -> Float[Tensor, "source target"]:
+        """A·d + y0, in float64."""
         distances = self.layout.distances(block)
         is_last = block.target in ("outputs", "logits")
         if distances is None or (is_last and not self.last_distance):
-            return float(self.gap)
-        return (self.per_distance * distances + self.gap).to(block.weight)
-
-
-def reduced(cost: Tensor, reduction: Reduction, copies: int = 1) -> Tensor:
-    """The sum over parameters (copies of one count once together), or the mean."""
-    return cost.mean() if reduction == "mean" else cost.sum() / copies
+            return torch.full(block.weight.shape, float(self.gap), dtype=torch.float64)
+        return self.per_distance * distances + self.gap
 
 
 def share_of_each(block: Wires, reduction: Reduction) -> float:
     """What one entry of a block counts in the reduction."""
     return 1 / (block.weight.numel() if reduction == "mean" else block.copies)
+
+
+def share_of_bias(bias: Tensor, reduction: Reduction) -> float:
+    """What one bias counts in the reduction."""
+    return 1 / bias.numel() if reduction == "mean" else 1.0
+
+
+def price_of_parameter(
+    model: Network, block: Wires, factor: Float[Tensor, "source target"], reduction: Reduction
+) -> Tensor:
+    """What a unit of each weight of a block costs, in the shape of its parameter."""
+    # The factors of copies are averaged there, and a number of the parameter counts for them all.
+    share = share_of_each(block, reduction) * block.copies
+    return as_parameter(model, block.name, factor) * share
 
 
 def wiring_length(model: Network, layout: Layout, reduction: Reduction = "sum") -> float:
