@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from workbench.errors import ConfigError
@@ -37,6 +38,7 @@ def read_documents(spec: str) -> tuple[tuple[str, ...], bool]:
     return documents, path.suffix == ".txt" and path.is_file()
 
 
+@cache
 def _standard_library() -> tuple[str, ...]:
     """The files that no bundled model and no tokenizer of one has seen."""
     from workbench.training.corpora import standard_library

@@ -32,6 +32,10 @@ def answer(sql: str, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     if not isinstance(sql, str) or not sql.strip() or len(sql) > MAX_SQL_CHARS:
         raise WorkbenchError(f"a query has 1 to {MAX_SQL_CHARS:,} characters of SQL")
+    try:
+        sql.encode()
+    except UnicodeEncodeError as error:
+        raise WorkbenchError(f"the query is not valid Unicode at {error.start}") from error
     with duckdb.connect(":memory:") as connection:
         try:
             for name, table in tables.items():
@@ -45,7 +49,7 @@ def answer(sql: str, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     f"{', '.join(tables)}: nothing else is run"
                 )
             found = _rows(connection.sql(sql).to_arrow_reader(100_000))
-        except (duckdb.Error, UnicodeError) as error:
+        except duckdb.Error as error:
             raise WorkbenchError(f"the query cannot be answered: {error}") from error
     return found
 

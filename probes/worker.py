@@ -30,13 +30,10 @@ def main(store: str) -> None:
     orders: SimpleQueue[dict[str, Any]] = SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     first = orders.get()
-    import torch
-
     from probes.data import ProbeData
     from probes.running import LoadedModel
     from probes.store import Store
 
-    torch.set_num_threads(1)
     given = first["data"]
     data = ProbeData(tuple(given["documents"]), given["name"], given["is_prompts"])
     loaded, kept = LoadedModel(), Store(store)

@@ -1,10 +1,8 @@
-"""A quick probe that reads data: how often each token occurs; it pauses at each row, so that it can be interrupted."""
+"""A quick probe that reads data: how often each token occurs. It may pause at each row, to be interrupted."""
 
 import os
 import time
 from dataclasses import dataclass
-
-import torch
 
 from probes.contract import Cost, Probe, findings_table, silent
 from tests.probes.planted.size_of_weights import SizeOfWeights
@@ -26,6 +24,8 @@ class LettersSeen(SizeOfWeights):
         return Cost(0.01 * config.n_prompts, 1e6)
 
     def run(self, model, data, config, progress=silent):
+        import torch
+
         tokens = data.tokens(model, config.n_prompts, 8, config.seed)
         for _ in tokens:
             time.sleep(float(os.environ.get("PLANTED_PAUSE", "0")))

@@ -1,4 +1,4 @@
-"""A quick probe that reads no data: the size of every weight, beside what a shuffle leaves, which is the same."""
+"""A quick probe that reads no data: the size of every weight."""
 
 from dataclasses import dataclass
 
