@@ -57,8 +57,10 @@ def _traded(
     rows, wired = rows.copy(), np.flatnonzero(rows.any(axis=1))
     if len(wired) < 2 or rows[wired].all():
         return rows
-    for _ in range(TRADES * len(wired)):
-        one, other = rng.choice(wired, 2, replace=False)
+    n_rows, n_trades = len(wired), TRADES * len(wired)
+    first = rng.integers(n_rows, size=n_trades)
+    second = (first + 1 + rng.integers(n_rows - 1, size=n_trades)) % n_rows
+    for one, other in zip(wired[first], wired[second], strict=True):
         own = rows[one] & ~rows[other]
         pool = np.flatnonzero(rows[one] ^ rows[other])
         if 0 < (n_own := int(own.sum())) < len(pool):

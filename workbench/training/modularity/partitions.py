@@ -17,7 +17,6 @@ import scipy.linalg
 import scipy.sparse as sp
 from graspologic_native import leiden
 from jaxtyping import Float, Int
-from scipy.cluster.vq import ClusterError, kmeans2
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import LinearOperator, eigsh
 
@@ -26,7 +25,7 @@ from workbench.training.modularity.graph import UnitGraph
 
 LARGEST_DENSE = 300
 """Units up to which all of a matrix is decomposed; Lanczos iterations beyond."""
-_STARTS = 10
+_STARTS, _ROUNDS = 10, 15
 _LEIDEN_ROUNDS = 2
 
 
@@ -93,11 +92,9 @@ def best_cut(graph: UnitGraph, k: int, *, seed: int) -> Partition:
         labels = _packed(graph, component, k)
         return Partition(labels, normalised_cut(graph, labels))
     points = _embedding(graph, component, k)
-    rng = np.random.default_rng(seed)
-    found = [_clustered(points, k, int(start)) for start in rng.integers(0, 2**31, _STARTS)]
-    cuts = [normalised_cut(graph, labels) for labels in found]
-    best = int(np.argmin(cuts))
-    return Partition(found[best], cuts[best])
+    found = _clustered(points, k, np.random.default_rng(seed))
+    labels = found[int(np.argmin(_cuts(graph, found, k)))]
+    return Partition(labels, normalised_cut(graph, labels))
 
 
 def _inside(
@@ -149,11 +146,55 @@ def _embedding(
     return np.hstack([named, found]) / root[:, None]
 
 
-def _clustered(points: Float[np.ndarray, "unit k"], k: int, seed: int) -> Int[np.ndarray, " unit"]:
-    try:
-        labels = kmeans2(points, k, iter=15, minit="++", missing="raise", rng=seed)[1]
-    except ClusterError:
-        # A cluster lost its last unit on the way. The k starting points themselves keep one each: the
-        # embedding has rank k, so at least k of its rows differ.
-        labels = kmeans2(points, k, iter=1, minit="++", missing="raise", rng=seed)[1]
-    return labels.astype(np.int64)
+def _clustered(
+    points: Float[np.ndarray, "unit k"], k: int, rng: np.random.Generator
+) -> Int[np.ndarray, "start unit"]:
+    """k-means (Lloyd) from ten k-means++ starts, all at once: the null asks for thousands of small ones."""
+    centres = _seeds(points, k, rng)
+    labels = started = _nearest(points, centres)
+    for _ in range(_ROUNDS):
+        held = (labels[..., None] == np.arange(k)).astype(np.float64)
+        n_held = held.sum(axis=1)[..., None]
+        means = np.einsum("sik,id->skd", held, points) / np.maximum(n_held, 1)
+        centres = np.where(n_held > 0, means, centres)
+        labels = _nearest(points, centres)
+    n_held = (labels[..., None] == np.arange(k)).any(axis=1)
+    # Where a cluster lost its last unit on the way, the starting points themselves keep one each: the embedding
+    # has rank k, so at least k of its rows differ.
+    return np.where(n_held.all(axis=1)[:, None], labels, started)
+
+
+def _seeds(
+    points: Float[np.ndarray, "unit k"], k: int, rng: np.random.Generator
+) -> Float[np.ndarray, "start k k"]:
+    """Starting points of which each next is likelier the farther it is from those before (k-means++)."""
+    chosen = points[rng.integers(0, len(points), _STARTS)][:, None]
+    while chosen.shape[1] < k:
+        near = _squares(points, chosen).min(axis=2)
+        ends = near.cumsum(axis=1)
+        drawn = rng.random((_STARTS, 1)) * ends[:, -1:]
+        index = (ends <= drawn).sum(axis=1).clip(max=len(points) - 1)
+        chosen = np.concatenate([chosen, points[index][:, None]], axis=1)
+    return chosen
+
+
+def _squares(
+    points: Float[np.ndarray, "unit d"], centres: Float[np.ndarray, "start c d"]
+) -> Float[np.ndarray, "start unit c"]:
+    return ((points[None, :, None] - centres[:, None]) ** 2).sum(axis=-1)
+
+
+def _nearest(
+    points: Float[np.ndarray, "unit d"], centres: Float[np.ndarray, "start c d"]
+) -> Int[np.ndarray, "start unit"]:
+    return _squares(points, centres).argmin(axis=-1)
+
+
+def _cuts(
+    graph: UnitGraph, labels: Int[np.ndarray, "start unit"], k: int
+) -> Float[np.ndarray, " start"]:
+    """The normalised cut of several partitions."""
+    held = (labels.T[..., None] == np.arange(k)).astype(np.float64)
+    flat = held.reshape(len(held), -1)
+    inside = (flat * (graph.weight @ flat)).sum(axis=0)
+    return (1 - inside / (graph.degree @ flat)).reshape(-1, k).sum(axis=1)
