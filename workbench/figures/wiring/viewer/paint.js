@@ -135,7 +135,7 @@ function paintNames(context, data, place, live, ink) {
   context.textAlign = "center";
   const rows = new Map();
   data.dots.labels.forEach((label, dot) => {
-    if (!label || place.spacing[dot] < 9) return;
+    if (!label || !place.named[dot] || place.spacing[dot] < 9) return;
     const row = Math.round(data.dots.y[dot]);
     if (!rows.has(row)) rows.set(row, []);
     rows.get(row).push(dot);

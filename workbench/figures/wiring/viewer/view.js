@@ -98,14 +98,16 @@ class View {
     this.wide = this.root.clientWidth;
     if (!this.wide) return;
     const rows = this.data.rows.length, gutter = this.wide < 560 ? 0 : GUTTER;
-    const gap = rows > 8 ? 84 : rows > 5 ? 98 : 132;
-    this.high = this.options.height || MARGIN.top + MARGIN.bottom + Math.max(1, rows - 1) * gap;
-    const wide = this.wide - gutter - MARGIN.right - 6, high = this.high - MARGIN.top - MARGIN.bottom;
+    const isAslant = this.data.dots.y.some((y) => Math.abs(y - Math.round(y)) > 0.1);
+    const gap = isAslant ? 190 : rows > 8 ? 84 : rows > 5 ? 98 : 132;
+    const above = MARGIN.top + (isAslant ? 0.2 * gap : 0), below = MARGIN.bottom + (isAslant ? 0.2 * gap : 0);
+    this.high = this.options.height || above + below + Math.max(1, rows - 1) * gap;
+    const wide = this.wide - gutter - MARGIN.right - 6, high = this.high - above - below;
     const top = Math.max(1, rows - 1);
     this.place = {
       gutter,
       across: (x) => gutter + 6 + x * wide,
-      up: (y) => MARGIN.top + (1 - y / top) * high,
+      up: (y) => above + (1 - y / top) * high,
     };
     this.space(wide);
     this.move(this.targets());
@@ -126,6 +128,7 @@ class View {
     const { group, index, x, y } = this.data.dots, n = x.length;
     this.place.spacing = new Float32Array(n);
     this.place.radius = new Float32Array(n);
+    this.place.named = new Uint8Array(n); // on a square names would cover the units behind
     let from = 0;
     for (let dot = 1; dot <= n; dot++) {
       if (dot < n && group[dot] === group[from] && index[dot] > index[dot - 1]) continue;
@@ -135,6 +138,7 @@ class View {
       const count = isFlat ? dot - from : Math.sqrt(dot - from);
       const apart = count > 1 ? ((high - low) * wide) / Math.max(1, count - 1) : wide;
       this.place.spacing.fill(apart, from, dot);
+      this.place.named.fill(isFlat || dot - from <= 12 ? 1 : 0, from, dot);
       this.place.radius.fill(Math.max(0.6, Math.min(6.5, apart * 0.3)), from, dot);
       from = dot;
     }
@@ -200,7 +204,8 @@ class View {
     this.layers[0].classList.toggle("wbw-back", dot >= 0);
     if (dot >= 0) {
       const same = this.same(dot);
-      const how = { look: this.look, ink: this.ink, threshold: this.cut };
+      // A few lines need not be as thin as thousands.
+      const how = { look: lookOf(Math.min(this.data.density, 400)), ink: this.ink, threshold: this.cut };
       paintSome(context, this.data, this.frame, this.place, this.linesOf(same), how);
       for (const one of same) this.ring(context, one, this.ink.accent, 2);
     }

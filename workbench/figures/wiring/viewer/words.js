@@ -22,7 +22,7 @@ function nameOf(data, frame, dot) {
 function spellDot(data, frame, dot, lines, threshold) {
   const shown = lines.filter((line) => Math.abs(frame.weight[line]) >= threshold);
   const into = shown.filter((line) => frame.target[line] === dot).length;
-  let text = `${nameOf(data, frame, dot)}: ${whole(into)} in, ${whole(shown.length - into)} out`;
+  let text = `${nameOf(data, frame, dot)}: ${whole(into)} in, ${whole(shown.length - into)} out${frame.weight.length < frame.wires ? " drawn" : ""}`;
   const best = shown.reduce((a, b) => (a < 0 || Math.abs(frame.weight[b]) > Math.abs(frame.weight[a]) ? b : a), -1);
   if (best >= 0) {
     const other = frame.source[best] === dot ? frame.target[best] : frame.source[best];
