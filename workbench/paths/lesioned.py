@@ -1,14 +1,14 @@
 """One forward pass with parts deleted or sublayers reordered: by the model, and by its frozen network."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import UnsupportedError
+from workbench.models.blocks import Blocks
 from workbench.models.protocol import HookFn, Model
 from workbench.paths.ablation import capped, frozen_logits
 from workbench.paths.maps import FrozenAttention
@@ -146,57 +146,36 @@ def reordered(
         if part.kind == "head"
     ]
     held = _norm_hooks(frozen) if hold_norms else []
-    blocks = _Blocks(model, frozen.run.tokens)
+    blocks = Blocks(model, frozen.run.tokens)
     x = frozen.levels[0][None]
     for index in order:
         step = frozen.steps[index]
         if not _is_gone(step, removed):
-            x = x + blocks.written(step, x, [*heads, *held])
+            x = x + _added(blocks, step, x, [*heads, *held])
     if hold_norms:
         return capped(model, frozen_logits(frozen, x[0], is_whole=True))
     with model.lock, torch.no_grad():
         return model.readout(x)[0]
 
 
-class _Blocks:
-    """A model's blocks, called one by one with what each is given beside the stream: positions and masks."""
+def _added(
+    blocks: Blocks, step: Step, x: Float[Tensor, "1 pos d_model"], hooks: Hooks
+) -> Float[Tensor, "1 pos d_model"]:
+    """What one sublayer adds to a stream that it reads."""
+    layer, model, kept = step.sublayer.layer, blocks.model, []
+    chosen = list(hooks)
+    if step.kind == "mlp" and model.blocks[layer].has_attn:
 
-    def __init__(self, model: Model, tokens: Int[Tensor, "1 pos"]) -> None:
-        self.model = model
-        self.modules = list(getattr(model, "bridge", model).blocks)
-        self.given: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-        with ExitStack() as watched, model.lock, torch.no_grad():
-            for layer, module in enumerate(self.modules):
-                handle = module.register_forward_pre_hook(self._keeper(layer), with_kwargs=True)
-                watched.callback(handle.remove)
-            model(tokens)
+        def instead(activation: Tensor, hook: Any) -> Tensor:
+            return x
 
-    def _keeper(self, layer: int) -> Any:
-        def keep(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.given[layer] = (args[1:], kwargs)
+        chosen.append((model.site_hook(Site("resid_mid", layer)), instead))
 
-        return keep
+    def keep(activation: Tensor, hook: Any) -> None:
+        kept.append(activation)
 
-    def written(
-        self, step: Step, x: Float[Tensor, "1 pos d_model"], hooks: Hooks
-    ) -> Float[Tensor, "1 pos d_model"]:
-        """What one sublayer adds to a stream that it reads."""
-        layer, kept = step.sublayer.layer, []
-        block = self.model.blocks[layer]
-        chosen = list(hooks)
-        if step.kind == "mlp" and block.has_attn:
-
-            def instead(activation: Tensor, hook: Any) -> Tensor:
-                return x
-
-            chosen.append((self.model.site_hook(Site("resid_mid", layer)), instead))
-
-        def keep(activation: Tensor, hook: Any) -> None:
-            kept.append(activation)
-
-        out = Site("attn_out" if step.kind == "attn" else "mlp_out", layer)
-        chosen.append((self.model.site_hook(out), keep))
-        args, kwargs = self.given[layer]
-        with self.model.lock, torch.no_grad(), self.model.hooks(chosen):
-            self.modules[layer](x, *args, **kwargs)
-        return kept[0]
+    out = Site("attn_out" if step.kind == "attn" else "mlp_out", layer)
+    chosen.append((model.site_hook(out), keep))
+    with model.lock, torch.no_grad(), model.hooks(chosen):
+        blocks.call(layer, x)
+    return kept[0]
