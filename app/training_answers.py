@@ -15,7 +15,7 @@ from workbench.training.modularity.pruning_curve import PruningCurve, pruning_cu
 from workbench.training.responses import Responses, responses
 from workbench.training.wires import groups, wires
 
-N_SHUFFLES = 20
+FEW_WIRES, N_SHUFFLES, N_SHUFFLES_OF_MANY = 20_000, 20, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +57,16 @@ def measured(trained: Trained, arguments: Mapping[str, Any], desk: Desk) -> Meas
     loss = next((numbers[name] for name in LOSSES if name in numbers), None)
     if loss is None:
         raise UnsupportedError(f"{trained.plan.task} measures no loss of held-out examples")
-    desk(f"Measuring modularity, and that of {N_SHUFFLES} shuffles")
+    blocks = wires(network)
+    is_small = sum(block.weight.numel() for block in blocks) <= FEW_WIRES
+    n_shuffles = N_SHUFFLES if is_small else N_SHUFFLES_OF_MANY
+    desk(f"Measuring modularity, and that of {n_shuffles} shuffles")
     found = modularity(
-        wires(network),
+        blocks,
         groups(network),
         loss=loss,
         layout=trained.layout,
-        options=Options(n_shuffles=N_SHUFFLES),
+        options=Options(n_shuffles=n_shuffles),
     )
     return Measured(numbers, found)
 

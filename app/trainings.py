@@ -181,7 +181,7 @@ class Trainings:
         stamp = self.stamp(folder)
         table = self._tables.get(stamp)
         if table is None:
-            table = folder.metrics()
+            table = _numbers(folder.metrics())
             self._tables.put(stamp, table)
         return table
 
@@ -263,7 +263,9 @@ class Trainings:
     def _last_loss(self, folder: RunFolder) -> float | None:
         table = self.metrics(folder)
         name = loss_name(table)
-        return None if name is None or not len(table) else float(table[name].iloc[-1])
+        if name is None or not (known := table[name].dropna().tolist()):
+            return None
+        return float(known[-1])
 
 
 def why_not(kind: str) -> str:
@@ -276,6 +278,12 @@ def why_not(kind: str) -> str:
 def loss_name(table: pd.DataFrame) -> str | None:
     """The column that holds the loss of held-out examples."""
     return next((name for name in LOSSES if name in table), None)
+
+
+def _numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """What a file says of steps and numbers; anything else in it is none."""
+    found = table.apply(pd.to_numeric, errors="coerce")
+    return found[found["step"].notna()].reset_index(drop=True)
 
 
 def _times(path: Path) -> tuple[int, int, int]:

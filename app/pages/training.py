@@ -229,4 +229,4 @@ def _other(runs: Trainings, state: PageState) -> Any:
     if not state["other"]:
         return None
     folder = runs.find(state["other"])
-    return folder.plan.name, runs.metrics(folder)
+    return folder.name, runs.metrics(folder)
