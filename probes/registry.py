@@ -21,6 +21,9 @@ PROBES = (
     "probes.skip_trigrams",
     "probes.direct_logit_attribution",
     "probes.logit_lens",
+    "probes.order_spectrum",
+    "probes.in_context_learning",
+    "probes.head_ablation",
 )
 
 

@@ -13,6 +13,13 @@ ROWS = torch.tensor([[3, 7, 7, 2, 11, 3, 7, 0], [1, 5, 2, 2, 9, 4, 1, 5]])
 ARCHITECTURES = [name for name in OWN if name != "no layers"]
 
 
+def keeper(seen):
+    def keep(z, hook):
+        seen.append(z[0, 1:].clone())
+
+    return keep
+
+
 def one_by_one(model, rows):
     """Effect and divergence `[prompt head]` from a whole pass for each head."""
     layers = [layer for layer in range(model.cfg.n_layers) if model.n_heads_in(layer)]
@@ -24,7 +31,7 @@ def one_by_one(model, rows):
             name = model.site_hook(Site("z", layer))
             seen = []
             for other in rows:
-                with model.hooks([(name, lambda z, hook: seen.append(z[0, 1:].clone()))]):
+                with model.hooks([(name, keeper(seen))]):
                     model(other[None])
             mean = torch.cat(seen).mean(0)
             for head in range(model.n_heads_in(layer)):
