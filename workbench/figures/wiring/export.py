@@ -32,7 +32,7 @@ def wiring_html(shown: WiringPicture | WiringSeries, path: str | Path) -> Path:
     """Write a picture, or a series with a slider over its steps, as one page.
 
     Raises:
-        OSError: the path cannot be written to.
+        WorkbenchError: the folder cannot be written to.
     """
     path = Path(path)
     write_atomically(path, wiring_page([payload(shown)]))

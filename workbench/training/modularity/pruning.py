@@ -110,7 +110,7 @@ def prune(wires: Sequence[Wires], groups: Sizes, loss_of: LossOf, *, tolerance: 
     tried: list[tuple[float, float]] = []
 
     def loss_at(threshold: float) -> float:
-        tried.append((threshold, float(loss_of(_kept(wires, blocks, threshold)))))
+        tried.append((threshold, float(loss_of(kept_at(wires, blocks, threshold)))))
         return tried[-1][1]
 
     if not math.isfinite(base := loss_at(_KEEP_ALL)):
@@ -119,8 +119,8 @@ def prune(wires: Sequence[Wires], groups: Sizes, loss_of: LossOf, *, tolerance: 
         )
     sizes = np.unique(np.concatenate([block.size[block.size > 0] for block in blocks]))
     threshold = _largest([*sizes.tolist(), math.inf], lambda at: loss_at(at) <= base + tolerance)
-    kept = _kept(wires, blocks, threshold)
-    live = alive(_masked(blocks, kept), groups)
+    kept = kept_at(wires, blocks, threshold)
+    live = alive(cut(blocks, kept), groups)
     masks = _alive_masks(blocks, kept, live, groups)
     loss = {at: value for at, value in tried}.get(threshold, base)
     return Pruning(
@@ -206,14 +206,16 @@ def _largest(thresholds: Sequence[float], passes: Callable[[float], bool]) -> fl
     return thresholds[found]
 
 
-def _kept(wires: Sequence[Wires], blocks: Sequence[Block], threshold: float) -> Masks:
+def kept_at(wires: Sequence[Wires], blocks: Sequence[Block], threshold: float) -> Masks:
+    """The wires whose size is at least the threshold."""
     return {
         block.name: torch.from_numpy(block.size >= threshold).to(wire.weight.device)
         for wire, block in zip(wires, blocks, strict=True)
     }
 
 
-def _masked(blocks: Sequence[Block], masks: Masks) -> list[Block]:
+def cut(blocks: Sequence[Block], masks: Masks) -> list[Block]:
+    """The sizes with those of all other wires at zero."""
     return [replace(block, size=block.size * masks[block.name].cpu().numpy()) for block in blocks]
 
 

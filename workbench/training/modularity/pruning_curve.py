@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 
 from workbench.errors import ConfigError
 from workbench.training.modularity.graph import Block, blocks_of
-from workbench.training.modularity.pruning import LossOf, Masks, _kept, _masked, alive, masked
+from workbench.training.modularity.pruning import LossOf, Masks, alive, cut, kept_at, masked
 from workbench.training.wires import Network, groups, wires
 
 N_THRESHOLDS, N_IF_SMALL, SMALL = 24, 44, 10_000
@@ -85,16 +85,16 @@ def pruning_curve(
     chosen = _default(blocks) if thresholds is None else _checked(thresholds)
     rows = []
     for done, threshold in enumerate(chosen):
-        masks = _kept(blocks_in, blocks, threshold)
-        left = _masked(blocks, masks)
+        masks = kept_at(blocks_in, blocks, threshold)
+        left = cut(blocks, masks)
         live = alive(left, sizes)
         kept = sum(int(np.count_nonzero(block.size)) for block in left)
         loss = float(loss_of(masks))
         rows.append((threshold, kept, live.n_wires, live.n_units, live.n_components, loss))
         if progress is not None:
             progress(done + 1, len(chosen))
-    at, kept_at, n_live, n_units, parts, losses = (np.array(c) for c in zip(*rows, strict=True))
-    return PruningCurve(at.astype(float), kept_at, n_live, n_units, parts, losses.astype(float))
+    at, n_wires, n_live, n_units, parts, losses = (np.array(c) for c in zip(*rows, strict=True))
+    return PruningCurve(at.astype(float), n_wires, n_live, n_units, parts, losses.astype(float))
 
 
 def task_loss(model: Network, task: Any) -> LossOf:
