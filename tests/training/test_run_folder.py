@@ -143,6 +143,16 @@ def test_running_without_a_worker_is_interrupted(folder):
     assert folder.status.state == "interrupted"
 
 
+def test_a_process_that_never_began_is_told_after_a_while(folder):
+    folder.tell(RunStatus(state="queued", steps=8))
+    assert folder.status.state == "queued"
+    os.utime(folder.path / STATUS_FILE, (1e9, 1e9))
+    assert folder.status.state == "interrupted"
+    assert "worker.log" in folder.status.message
+    with Lock(folder.path / LOCK_FILE):
+        assert folder.status.state == "queued"
+
+
 def test_only_one_holds_a_lock_and_looking_does_not_take_it(tmp_path):
     path = tmp_path / LOCK_FILE
     assert not is_held(path)

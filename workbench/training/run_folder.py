@@ -11,18 +11,19 @@ Reading never fails because a file is broken or half there: the status says so i
 """
 
 import json
-import math
 import os
 import re
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING
 
 from workbench.errors import CheckpointError, ConfigError, WorkbenchError
-from workbench.models.files import checkpoint_steps, read_json
+from workbench.models.files import checkpoint_steps
 from workbench.training.locks import Lock, is_held
 from workbench.training.plan import Plan
 from workbench.training.plan_fields import MAX_TEXT
+from workbench.training.run_status import RunStatus, State, read_status
 from workbench.writing import write_atomically
 
 if TYPE_CHECKING:
@@ -30,30 +31,21 @@ if TYPE_CHECKING:
 
     from workbench.training.wires import Network
 
-State = Literal["queued", "running", "paused", "cancelled", "interrupted", "finished", "failed"]
+__all__ = [
+    "RunFolder",
+    "RunStatus",
+    "State",
+    "adopt",
+    "create",
+    "folder_name",
+    "list_runs",
+]
+
 PLAN_FILE, STATUS_FILE, LOCK_FILE = "plan.json", "status.json", "lock"
 CONTROL_FILE, LOG_FILE = "control", "worker.log"
+PATIENCE = 120.0
+"""Seconds within which a process that was started takes the lock, even on a busy machine."""
 ENDED: dict[str, State] = {"pause": "paused", "cancel": "cancelled"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunStatus:
-    """Where a run stands.
-
-    Args:
-        seconds: of training, those before a resumption included.
-        message: why it failed, was interrupted, or stopped; for people.
-        started: when its newest worker began, in seconds since 1970; None = not yet.
-        pid: of that worker.
-    """
-
-    state: State
-    step: int = 0
-    steps: int
-    seconds: float | int = 0.0
-    message: str = ""
-    started: float | int | None = None
-    pid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,44 +90,29 @@ class RunFolder:
             return RunStatus(state="failed", steps=0, message=str(error))
 
     def _status(self, steps: int) -> RunStatus:
-        told = self._told(steps)
+        told = read_status(self.path / STATUS_FILE, steps)
         if told is None:
             done = self._is_trained()
             state: State = "finished" if done else "queued"
             return RunStatus(state=state, step=steps if done else 0, steps=steps)
+        if told.state == "queued" and self._waits_in_vain() and not self.is_alive:
+            message = f"its process never began to work: {LOG_FILE} may say why; start it again"
+            return replace(told, state="interrupted", message=message)
         if told.state != "running" or self.is_alive:
             return told
         # It may have ended properly, or another have begun, between the two looks.
-        again = self._told(steps) or told
+        again = read_status(self.path / STATUS_FILE, steps) or told
         if again.state != "running" or again.started != told.started:
             return again
         message = f"its process ended without a word, last seen at step {told.step}: start it again"
         return replace(told, state="interrupted", message=message)
 
-    def _told(self, steps: int) -> RunStatus | None:
-        """What the worker wrote last.
-
-        Raises:
-            CheckpointError: something that no worker writes.
-        """
-        path = self.path / STATUS_FILE
-        if not path.is_file():
-            return None
-        told = read_json(path, limit=MAX_TEXT)
-        found: dict[str, Any] = {
-            name: told.get(name) for name in ("state", "step", "seconds", "message")
-        }
-        is_fine = (
-            found["state"] in get_args(State)
-            and _is_whole(found["step"])
-            and _is_number(found["seconds"])
-            and isinstance(found["message"], str)
-            and (told.get("started") is None or _is_number(told["started"]))
-            and (told.get("pid") is None or _is_whole(told["pid"]))
-        )
-        if not is_fine:
-            raise CheckpointError(f"{path} is broken: delete it, and start the run again")
-        return RunStatus(**found, steps=steps, started=told.get("started"), pid=told.get("pid"))
+    def _waits_in_vain(self) -> bool:
+        """Whether a process should have begun long ago."""
+        try:
+            return time.time() - (self.path / STATUS_FILE).stat().st_mtime > PATIENCE
+        except OSError:
+            return False
 
     def tell(self, status: RunStatus) -> None:
         """Write where the run stands; for whoever holds the lock."""
@@ -285,12 +262,3 @@ def _made_at(path: Path) -> float | None:
         return (path / PLAN_FILE).stat().st_mtime
     except OSError:
         return None
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _is_number(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value >= 0
