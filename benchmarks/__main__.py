@@ -3,6 +3,7 @@
 from benchmarks import (
     circuits,
     composition,
+    regularizers,
     runs,
     startup,
     top_entries,
@@ -11,6 +12,16 @@ from benchmarks import (
     wiring,
 )
 
-for benchmark in (startup, training_step, runs, circuits, top_entries, composition, viewer, wiring):
+for benchmark in (
+    startup,
+    training_step,
+    regularizers,
+    runs,
+    circuits,
+    top_entries,
+    composition,
+    viewer,
+    wiring,
+):
     print(f"\n{benchmark.__name__}")
     benchmark.main()

@@ -47,7 +47,7 @@ class Movable:
     @property
     def n_items(self) -> int:
         """How many items trade places."""
-        return len(self.units[0][1])
+        return self.units[0][1].shape[0]  # len() of a tensor is slow
 
 
 def movables(model: Network) -> tuple[Movable, ...]:
@@ -99,11 +99,11 @@ def permute(
     optimizers: Iterable[torch.optim.Optimizer] = (),
 ) -> None:
     """Put item `order[i]` at place i, in parameters, gradients and the optimisers' moments."""
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     states = [optimizer.state for optimizer in optimizers]
     rows = torch.arange(items.n_items) if items.rows is None else items.rows
     for name, view in items.sites:
-        held = tensors[name]
+        path, _, leaf = name.rpartition(".")
+        held: Tensor = getattr(model.get_submodule(path), leaf)
         moved = [held] if held.grad is None else [held, held.grad]
         for state in states:
             # The count of AdamW's steps has no dimensions; every moment is shaped like its parameter.

@@ -112,10 +112,11 @@ class Swaps:
         Raises:
             ConfigError: a pattern in `fixed` that fits nothing, or a layout of another network.
         """
-        before, board = wiring_length(model, self.layout, self.reduction), Board(model, self)
+        board, movable = Board(model, self), movables(model)
+        before = board.length()
         optimizers = tuple(optimizers) if self.moments else ()
         orders, gains, names = [], [], []
-        for items in movables(model):
+        for items in movable:
             if any(fnmatchcase(items.name, pattern) for pattern in self.fixed):
                 continue
             order, gain = board.place(items)
@@ -125,7 +126,7 @@ class Swaps:
             orders.append(order)
             gains.append(gain)
         after = wiring_length(model, self.layout, self.reduction)
-        left = self._left(model)
+        left = self._left(model, [items.name for items in movable])
         return Relocation(
             model.name,
             tuple(names),
@@ -136,8 +137,8 @@ class Swaps:
             left,
         )
 
-    def _left(self, model: Network) -> dict[str, str]:
-        names, left = [items.name for items in movables(model)], immovable(model)
+    def _left(self, model: Network, names: list[str]) -> dict[str, str]:
+        left = immovable(model)
         for pattern in self.fixed:
             fits = [name for name in names if fnmatchcase(name, pattern)]
             if not fits and not any(fnmatchcase(name, pattern) for name in left):
@@ -152,18 +153,28 @@ class Board:
 
     def __init__(self, model: Network, swaps: Swaps) -> None:
         self.swaps = swaps
-        placed = [block for block in wires(model) if swaps.layout.distances(block) is not None]
+        placed = [(block, swaps.layout.distances(block)) for block in wires(model)]
+        self.lengths = {block.name: found for block, found in placed if found is not None}
         self.blocks: list[tuple[Wires, Tensor]] = [
-            (block, block.weight.detach().double().abs().cpu()) for block in placed
+            (block, block.weight.detach().double().abs().cpu())
+            for block, _ in placed
+            if block.name in self.lengths
         ]
+
+    def length(self) -> float:
+        """Σ |w|·d over all these wires: what `wiring_length` measures."""
+        return sum(
+            float((size * self.lengths[block.name]).sum())
+            * share_of_each(block, self.swaps.reduction)
+            for block, size in self.blocks
+        )
 
     def costs(self, items: Movable) -> Float[Tensor, "item place"]:
         """What each item costs at each place, all else held."""
         total = torch.zeros(items.n_items, items.n_items, dtype=torch.float64)
         for group, units in items.units:
             for block, size in self.blocks:
-                distances = self.swaps.layout.distances(block)
-                assert distances is not None
+                distances = self.lengths[block.name]
                 share = share_of_each(block, self.swaps.reduction)
                 for column in units.T:
                     if block.source == group:
