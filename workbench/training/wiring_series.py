@@ -22,6 +22,7 @@ from workbench.training.wiring_picture import LIMIT, Scale, WiringPicture, wirin
 
 MAX_FOLLOWED = 1024
 _STAY = 0.05
+_ALIKE = 2e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +111,9 @@ def _known(before: Network, after: Network) -> dict[str, Int[np.ndarray, " _"]]:
 def _matched(old: Sequence[np.ndarray], new: Sequence[np.ndarray]) -> Int[np.ndarray, " unit"]:
     a, b = np.concatenate(old, axis=1), np.concatenate(new, axis=1)
     cost = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2 * a @ b.T
-    # Units without wires are all alike: none of them should seem to move.
-    cost -= _STAY * np.diag((a**2).sum(1) + (b**2).sum(1)) + 1e-12 * np.eye(len(a))
+    # Units almost without wires are all alike: none of them should seem to move.
+    least = _ALIKE * (a**2).sum(1).max() + 1e-12
+    cost -= _STAY * np.diag((a**2).sum(1) + (b**2).sum(1)) + least * np.eye(len(a))
     return linear_sum_assignment(cost)[1]
 
 
