@@ -47,6 +47,11 @@ def register(server: Flask, session: Session) -> None:
         curve = session.curve(name) if steps else {}
         return _json({"state": "working"} if curve is None else {"state": "done", "curve": curve})
 
+    @server.get("/api/training")
+    def training_of() -> Any:
+        # A name that is an absolute path would lose its first slash inside an address.
+        return training(request.args.get("model", ""))
+
     @server.get("/viewer/<name>")
     def viewer_file(name: str) -> Any:
         if name not in VIEWER_FILES:

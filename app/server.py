@@ -37,7 +37,6 @@ def serve(
     token: str | None = None,
     own_models: Sequence[str] = (),
     runs: str | Path | None = None,
-    threads: int = 8,
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serve until Ctrl-C; work that is still running then is cut off with the process.
@@ -58,7 +57,7 @@ def serve(
         token = secrets.token_urlsafe(24)
     kept = Trainings(None if runs is None else Path(runs), reads_files=is_loopback(host))
     session = Session(list_models=lambda: [*own, *list_models()], runs=kept)
-    server = make_server(session, host, port, token=token, threads=threads)
+    server = make_server(session, host, port, token=token)
     announce(f"Interpretability workbench: {address(host, server.effective_port, token)}")
     announce("Stop with Ctrl-C")
     threading.Thread(target=_warm, args=(session,), daemon=True).start()

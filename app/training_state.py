@@ -58,7 +58,7 @@ def read_run_state(runs: Trainings, given: Any) -> tuple[PageState, list[str]]:
         except WorkbenchError as error:
             complaints.append(str(error))
     complaints += _check_other(runs, state)
-    complaints += _choose_step(runs.frames(folder), state)
+    complaints += _choose_step(runs.frames(folder), state, given.get("step"))
     state["stamp"] = runs.weights_stamp(folder, state["step"])
     return state, complaints
 
@@ -74,13 +74,19 @@ def _check_other(runs: Trainings, state: PageState) -> list[str]:
     return []
 
 
-def _choose_step(steps: Sequence[int], state: PageState) -> list[str]:
-    """The snapshot of the step that is asked for, or the newest."""
-    state["step"] = steps[-1] if steps else None
+def _choose_step(steps: Sequence[int], state: PageState, seen: Any) -> list[str]:
+    """The snapshot of the step that is asked for, or the newest.
+
+    Args:
+        seen: the newest when the browser last looked: what is asked of it is not to change with every snapshot.
+    """
+    newest = steps[-1] if steps else None
     if state["at"] is None or state["at"] in steps:
-        state["step"] = state["step"] if state["at"] is None else state["at"]
+        newest = seen if type(seen) is int and seen in steps else newest
+        state["step"] = newest if state["at"] is None else state["at"]
         return []
     asked, state["at"] = state["at"], None
+    state["step"] = newest
     if not steps:
         return [f"there is no snapshot of step {asked:,} yet"]
     nearest = min(steps, key=lambda step: abs(step - asked))

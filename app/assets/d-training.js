@@ -16,7 +16,7 @@
     for (let wait = 700; wait < 60000; wait *= 1.3) {
       await new Promise((resolve) => setTimeout(resolve, wait));
       if (wanted[0] !== model) return null;
-      const response = await fetch(`/api/training/${encodeURIComponent(model)}`);
+      const response = await fetch(`/api/training?model=${encodeURIComponent(model)}`);
       if (!response.ok) return null;
       const found = await response.json();
       if (found.state === "done") return found.curve;

@@ -34,7 +34,7 @@
     scrub(index, steps, state) {
       if (!steps || !steps.length || steps[index] === undefined) return [none(), none()];
       const at = index === steps.length - 1 ? null : steps[index];
-      if (at !== state.at) settle({ ...state, ...(held && held.run === state.run ? held : {}), at });
+      if (at !== state.at) settle({ ...state, ...(held && held.run === state.run ? held : {}), at, step: steps[index] });
       return [index, label(steps[index])];
     },
 
@@ -44,14 +44,15 @@
       const found = state.at === null ? -1 : steps.indexOf(state.at);
       const place = found < 0 ? steps.length - 1 : found;
       const newest = source(state.run, steps[steps.length - 1]);
-      const isNew = rest && state.seen !== `${rest} ${steps.length}`;
+      // What is measured follows only when a run comes to rest: else it would begin anew with every snapshot.
+      const isNew = state.step === null || (rest && state.seen !== `${rest} ${steps.length}`);
       return [
         Math.max(1, steps.length - 1),
         place === index ? none() : place,
         shown && shown.src === newest.src ? none() : newest,
         place,
         label(steps[place]),
-        isNew ? { ...state, seen: `${rest} ${steps.length}` } : none(),
+        isNew ? { ...state, step: steps[place], seen: `${rest} ${steps.length}` } : none(),
       ];
     },
 

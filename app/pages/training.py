@@ -51,6 +51,12 @@ def layout(session: Session, query: dict[str, Any], unread: list[str]) -> html.D
         html.Div(_where(runs), className="hint"),
         html.Div(notes([*unread, *complaints])),
         dcc.Store(id="runs-shown", data=name),
+        # Pressed by assets/a-network.js once a server that was gone answers again.
+        html.Div(
+            html.Button("Ask again", id="runs-retry", n_clicks=0, className="plain-button"),
+            className="panel",
+            hidden=True,
+        ),
         dcc.Store(id="runs-stamp"),
         dcc.Interval(id="runs-tick", interval=2000, max_intervals=1),
     ]
@@ -123,11 +129,12 @@ def _register_list(app: Dash, runs: Trainings) -> None:
         Output("runs-tick", "disabled"),
         Output("runs-tick", "n_intervals"),
         Input("runs-tick", "n_intervals"),
+        Input("runs-retry", "n_clicks"),
         State("runs-shown", "data"),
         State("runs-stamp", "data"),
         prevent_initial_call=True,
     )
-    def refresh(_ticks: int, shown: Any, stamp: Any) -> tuple[Any, ...]:
+    def refresh(_ticks: int, _again: int, shown: Any, stamp: Any) -> tuple[Any, ...]:
         rows = runs.rows()
         found = repr(rows)
         if found == stamp:

@@ -51,7 +51,12 @@ def layout(session: Session, preset: str) -> tuple[list[Any], list[str]]:
                 html.Div(
                     [
                         html.Button("Start", id="plan-start", n_clicks=0, className="start-button"),
-                        html.Div(id="plan-estimate", className="plan-estimate", role="status"),
+                        html.Div(
+                            "Timing a few steps …",
+                            id="plan-estimate",
+                            className="plan-estimate",
+                            role="status",
+                        ),
                     ],
                     className="plan-go",
                 ),

@@ -273,7 +273,7 @@ def _cell(entry: Entry, reason: str) -> html.Div:
             spellCheck=False,
             disabled=bool(reason),
             classNames={"input": "plan-input"},
-            placeholder="none" if entry.is_optional else "",
+            placeholder="empty" if entry.is_optional else "",
             attributes=named,
         )
     unit = html.Span(entry.unit, className="unit")

@@ -69,12 +69,16 @@ def draw_measures(found: answers.Measured, state: PageState) -> list[Any]:
 
 def draw_pruning(found: PruningCurve, state: PageState) -> Any:
     """The slider with its measured losses."""
-    return wiring.pruning_panel(found, state["threshold"] or None, PRUNING)
+    return [_at(state), wiring.pruning_panel(found, state["threshold"] or None, PRUNING)]
 
 
 def draw_unit(found: Responses, state: PageState) -> Any:
     """What a unit responds to."""
-    return wiring.responses_panel(found)
+    return [_at(state), wiring.responses_panel(found)]
+
+
+def _at(state: PageState) -> html.Div:
+    return html.Div(f"At step {state['step']:,}.", className="hint")
 
 
 def draw_pair(found: answers.Compared, state: PageState) -> list[Any]:
