@@ -25,8 +25,6 @@ import pandas as pd
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
     from probes.data import DataFacts, ProbeData
     from probes.facts import ModelFacts
 
@@ -90,11 +88,11 @@ class Probe(ABC):
     ) -> pd.DataFrame:
         """The findings, as `findings_table` makes them."""
 
-    def figures(self, tables: Mapping[str, pd.DataFrame]) -> "list[Figure]":
-        """Drawn from the stored tables alone, one for each model by its label."""
-        found: list[Figure] = import_module(
-            f"probes.pictures.{self.name.replace('-', '_')}"
-        ).figures(tables)
+    def figures(self, tables: Mapping[str, pd.DataFrame]) -> list[Any]:
+        """plotly figures, drawn from the stored tables alone, one table for each model by its label."""
+        found: list[Any] = import_module(f"probes.pictures.{self.name.replace('-', '_')}").figures(
+            tables
+        )
         return found
 
 

@@ -21,7 +21,6 @@ from probes.sources import ModelSource
 from probes.store import Store
 from workbench.errors import CheckpointError, ConfigError, WorkbenchError
 from workbench.models.files import read_json
-from workbench.writing import write_atomically
 
 # A process with torch, the hooks' library and pandas, before it holds a model; measured.
 WORKER_BYTES = 420e6
@@ -112,12 +111,12 @@ def make_plan(asked: Asked, store: Store, *, keep: bool = True) -> Plan:
 
 def known_facts(source: ModelSource, store: Store, *, keep: bool = True) -> ModelFacts:
     """A model's shape, from the store if it was asked before."""
-    path = store.folder / "facts" / f"{source.hash}.json"
-    facts = _stored_facts(path)
+    name = f"facts/{source.hash}.json"
+    facts = _stored_facts(store.folder / name)
     if facts is None:
         facts = source.facts()
         if keep:
-            write_atomically(path, json.dumps(facts.as_dict()))
+            store.write_text(name, json.dumps(facts.as_dict()))
     return replace(facts, name=source.label)
 
 

@@ -61,13 +61,10 @@ class Store:
                 }
                 # No times and no labels: the same job gives the same bytes.
                 save_table(table, self.table_path(record.key), {**facts, **record.made_by})
-            write_atomically(self._record_path(record.key), json.dumps(record.as_dict(), indent=1))
+            text = json.dumps(record.as_dict(), indent=1)
+            write_atomically(self._record_path(record.key), text)
         except (OSError, WorkbenchError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise StoreError(
-                f"cannot write results to {self.folder}: {reason}. What was written is kept: "
-                "free some space, and the same command goes on"
-            ) from error
+            raise self._full(error) from error
 
     def write_plan(self, jobs: Sequence[Job]) -> None:
         """Put on record what is asked.
@@ -75,12 +72,25 @@ class Store:
         Raises:
             StoreError: the folder cannot be written to.
         """
+        self.write_text(PLAN_FILE, json.dumps({"jobs": [job.as_dict() for job in jobs]}, indent=1))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file beside the results.
+
+        Raises:
+            StoreError: the disk is full, or the folder cannot be written to.
+        """
         try:
-            plan = {"jobs": [job.as_dict() for job in jobs]}
-            write_atomically(self.folder / PLAN_FILE, json.dumps(plan, indent=1))
+            write_atomically(self.folder / name, text)
         except (OSError, WorkbenchError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise StoreError(f"cannot write the plan to {self.folder}: {reason}") from error
+            raise self._full(error) from error
+
+    def _full(self, error: Exception) -> StoreError:
+        reason = getattr(error, "strerror", None) or str(error)
+        return StoreError(
+            f"cannot write results to {self.folder}: {reason}. What was written is kept: "
+            "free some space, and the same command goes on"
+        )
 
     def clear_scratch(self) -> None:
         """Remove what killed writers left unfinished."""
