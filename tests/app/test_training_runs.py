@@ -134,6 +134,14 @@ def test_a_step_without_a_snapshot_gives_way_to_the_nearest(runs):
     assert read_run_state(runs, {"run": "m"})[0]["at"] is None
 
 
+def test_what_is_asked_does_not_change_with_every_new_snapshot(runs):
+    seen = {"run": "m", "at": None, "step": 20}
+    assert read_run_state(runs, seen)[0]["step"] == 20
+    assert read_run_state(runs, {**seen, "at": 30})[0]["step"] == 30
+    for junk in (None, 17, "20", True, [20]):
+        assert read_run_state(runs, {**seen, "step": junk})[0]["step"] == MLP.steps
+
+
 def test_without_runs_the_form_is_shown_and_with_runs_the_newest(shown, tmp_path):
     assert "run-standing" in str(training.layout(shown, {}, []))
     empty = Session(load=Loader(), list_models=tiny_models, runs=Trainings(tmp_path / "none"))
@@ -165,6 +173,9 @@ def test_a_finished_transformer_opens_in_every_page_and_an_mlp_says_why_not(show
         for a, b in zip(model.parameters(), trained.parameters(), strict=True)
     )
     rows = {row.name: row for row in shown.runs.rows()}
+    client = create_app(shown).server.test_client()
+    assert client.get("/api/training", query_string={"model": name}).json["state"] == "working"
+    assert client.get("/api/training", query_string={"model": f"{name}/.."}).status_code == 404
     links = str(views.links(rows["t"], shown.runs.model_name(rows["t"])))
     assert all(path in links for path in ("/circuits?", "/composition?", "/heads?"))
     assert "an MLP has no attention" in str(
