@@ -26,14 +26,14 @@ PLAN = Plan(
     name="tiny",
     task="two moons",
     network=MLPShape(hidden=(6, 6)),
-    steps=1200,
+    steps=800,
     wiring=1e-3,
     swaps="greedy",
     swap_every=50,
     snapshots=3,
 )
 SHORT = dataclasses.replace(PLAN, steps=40)
-WIDE = dataclasses.replace(SHORT, network=MLPShape(hidden=(100, 100)), batch_rows=20)
+WIDE = dataclasses.replace(SHORT, steps=14, network=MLPShape(hidden=(100, 100)), batch_rows=20)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def wait_for(folder, condition, seconds=240):
 def test_a_worker_killed_twice_ends_with_the_bits_of_one_that_was_not(tmp_path):
     folder, whole = create(tmp_path, PLAN), create(tmp_path, PLAN)
     draw = random.Random()
-    for least in (1, 300):
+    for least in (1, 200):
         start(folder)
         status = wait_for(
             folder, lambda now, least=least: now.state == "running" and now.step >= least
@@ -105,7 +105,7 @@ def test_a_worker_killed_twice_ends_with_the_bits_of_one_that_was_not(tmp_path):
         for run in (folder, whole)
     ]
     assert measured[0] == measured[1]
-    assert folder.snapshots() == whole.snapshots() == (0, 600, 1200)
+    assert folder.snapshots() == whole.snapshots() == (0, 400, 800)
 
 
 @pytest.mark.parametrize(("word", "state"), [("pause", "paused"), ("cancel", "cancelled")])
