@@ -8,9 +8,10 @@ each summing to 1, score² = Σ_ij a_i b_j Q_ij², whose moments are known:
 
     mean = 1/d,    variance = 2 (Σa² - 1/d)(Σb² - 1/d) / ((d - 1)(d + 2)),    third cumulant ≈ 8 Σa³ Σb³ / d³
 
-(Collins and Śniady 2006, "Integration with respect to the Haar measure"), and p is that of the shifted gamma
-distribution with these three (Pearson's type III; Imhof 1961, "Computing the distribution of quadratic
-forms"). No draws are needed, so that no p is as coarse as their number.
+(Collins and Śniady 2006, "Integration with respect to the Haar measure"). p is two-sided: above, from the
+shifted gamma distribution with these three (Pearson's type III; Imhof 1961, "Computing the distribution of
+quadratic forms"), below, from the normal distribution with the first two, whose tail is longer. Both err
+towards large p, and no p is as coarse as a number of draws.
 """
 
 from collections.abc import Iterator
@@ -68,10 +69,10 @@ class Composition(Probe):
         "‖W_OV W_read‖ / (‖W_OV‖ ‖W_read‖) for every earlier head (item) and later head, W_read being W_QK, "
         "W_QKᵀ or W_OV of the reader. Null: the same two heads, one turned against the other by a random "
         "rotation of the stream; the score's square then has known mean 1/d_model, variance and skewness, "
-        "and p, two-sided, is that of the gamma distribution with these. For the strongest pairs also the "
-        "matching Σ Re λ / Σ |λ| of their token circuit: 1 if it is the same token that is read. Source: "
-        "Elhage et al. 2021, *A Mathematical Framework for Transformer Circuits*; moments: Collins & Śniady "
-        "2006."
+        "and p, two-sided, is from the gamma distribution with these (below the mean, the normal one). For "
+        "the strongest pairs also the matching Σ Re λ / Σ |λ| of their token circuit: 1 if it is the same "
+        "token that is read. Source: Elhage et al. 2021, *A Mathematical Framework for Transformer "
+        "Circuits*; moments: Collins & Śniady 2006."
     )
     limits = (
         "A large score says that something is read, not that it matters or that it is a token: ask for a "
@@ -93,17 +94,17 @@ class Composition(Probe):
         """Products of all pairs, spectra of all heads, rows of the table."""
         heads, d_model, size = facts.n_layers * facts.n_heads, facts.d_model, facts.d_head
         n_pairs = 3 * (heads**2 - heads * facts.n_heads) / 2
-        products = n_pairs * d_model**2 * 1.2 / 1e10
+        products = n_pairs * d_model**2 * 0.6 / 1e10
         # Readers are made anew for every block of writers.
         triangle = d_model**2 * 9 / 16 * 4
         blocks = max(1.0, heads * triangle / 2.5e8)
-        made = (1 + 3 * blocks) * heads * d_model**2 * (1.2 * size / 1e10 + 2e-9)
-        spectra = 8 * heads * (d_model * size**2 * 1e-10 + size**3 * 1e-8 + 1e-4)
+        made = (1 + 3 * blocks) * heads * d_model**2 * (0.6 * size / 1e10 + 1e-9)
+        spectra = 8 * heads * (d_model * size**2 * 1e-10 + size**3 * 3e-9 + 1e-4)
         matched = (
-            3 * (config.n_matched + config.n_null) * (size**3 * 1.5e-8 + d_model**2 * size * 1e-9)
+            3 * (config.n_matched + config.n_null) * (size**3 * 6e-9 + d_model**2 * size * 2e-10)
         )
-        core = 2 * 2 * facts.d_vocab * d_model**2 / 1e10 if config.n_matched else 0
-        seconds = 0.2 + products + made + spectra + matched + core + n_pairs * 4e-5
+        core = 2 * 2 * facts.d_vocab * d_model**2 / 3e10 if config.n_matched else 0
+        seconds = 0.2 + products + made + spectra + matched + core + n_pairs * 2e-5
         return Cost(seconds, 5e8 * min(1.0, blocks) + n_pairs * 2500 + 1e8)
 
     def run(
@@ -140,15 +141,19 @@ class TurnedNull(NamedTuple):
     skew: Matrix
 
     def p(self, score: Matrix) -> Matrix:
-        """Two-sided p of scores; 1 where the null is a single number."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z = (score**2 - self.mean) / self.std
-        usual = np.isfinite(z) & (self.skew > 1e-6)
-        shape = np.where(usual, 4 / np.maximum(self.skew, 1e-6) ** 2, 1.0)
-        at = np.where(usual, shape + np.nan_to_num(z) * np.sqrt(shape), 1.0)
-        tails = np.minimum(stats.gamma.sf(at, shape), stats.gamma.cdf(at, shape))
-        gaussian = np.where(np.isfinite(z), 2 * stats.norm.sf(np.abs(np.nan_to_num(z))), 1.0)
-        found: Matrix = np.where(usual, np.minimum(1.0, 2 * tails), gaussian)
+        """Two-sided p of scores; 1 where the null is a single number.
+
+        Above, Pearson's type III. Below, where it ends too early, the normal distribution, whose tail is the
+        longer as the skewness is positive.
+        """
+        square, spread = np.nan_to_num(score) ** 2, np.maximum(self.std, 1e-30)
+        skew = np.maximum(self.skew, 1e-6)
+        shape, z = 4 / skew**2, (square - self.mean) / spread
+        above = stats.gamma.sf(shape + z * np.sqrt(shape), shape)
+        below = stats.norm.cdf(z)
+        # Of a flat writer and reader that fill the stream, all rotations score alike.
+        is_open = self.std > 1e-9 * self.mean
+        found: Matrix = np.where(is_open, np.minimum(1.0, 2 * np.minimum(above, below)), 1.0)
         return found
 
     def of_score(self) -> tuple[Matrix, Matrix]:

@@ -114,12 +114,12 @@ def pattern_cost(facts: ModelFacts, n_prompts: int, n_tokens: int, n_draws: int)
     flops = (
         n_prompts * heads * n_draws * (2 * n_tokens * facts.d_head**2 + 2 * cells * facts.d_head)
     )
-    patterns = n_prompts * heads * n_draws * cells * 1.6e-8
+    patterns = n_prompts * heads * n_draws * cells * 9e-9
     forward = 4 * n_prompts * n_tokens * facts.n_params / 1.5e10
-    turns = facts.n_heads * n_draws * (facts.d_head**3 * 4e-9 + 2e-5)
+    turns = facts.n_heads * n_draws * (facts.d_head**3 * 1e-9 + 2e-5)
     kept = 8 * n_tokens * facts.n_layers * facts.n_heads * (2 * facts.d_head + n_tokens) * 4
     held = kept + 8 * n_tokens * facts.d_out * 8 + facts.n_heads * n_draws * facts.d_head**2 * 8
-    return Cost(0.2 + flops / 1.5e10 + patterns + forward + turns, held + 2e8)
+    return Cost(0.2 + flops / 3e10 + patterns + forward + turns, held + 2e8)
 
 
 def behaviour_weights(tokens: "Int[Tensor, '1 pos']") -> "Float[Tensor, 'measure query key']":

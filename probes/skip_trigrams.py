@@ -127,6 +127,7 @@ class SkipTrigramsProbe(Probe):
 def _rows(
     model: Any, listed: "SkipTrigrams", text: "Tensor", config: TrigramsConfig
 ) -> Iterator[dict[str, Any]]:
+    from workbench.figures.tokens import visible
     from workbench.trigrams.counts import occurrences
 
     if not len(listed):
@@ -142,7 +143,8 @@ def _rows(
     }
     counted = occurrences(model, listed, tokens=text, n_measured=0, seed=config.seed).table()
     for row in counted.itertuples():
-        name = f"{row.source} … {row.destination} → {row.out}"
+        source, destination, out = map(visible, (row.source, row.destination, row.out))
+        name = f"{source} … {destination} → {out}"
         yield {"measure": "score", "item": name, "value": row.score, "unit": row.unit}
         yield {
             "measure": "rate",

@@ -90,10 +90,10 @@ class TopCircuitEntries(Probe):
         """Factors and search of each circuit, and whole matrices for the null."""
         circuits = 2 * min(config.most_heads, facts.n_layers * facts.n_heads)
         entries, size = float(facts.d_vocab) ** 2, facts.d_head
-        made = 4 * facts.d_vocab * facts.d_model * size / 1.2e10
-        search = 0.03 + entries * size * 2e-12
+        made = 4 * facts.d_vocab * facts.d_model * size / 2.5e10
+        search = 0.03 + entries * size * 1e-12
         draws = config.n_draws if facts.d_vocab <= config.largest_vocab else 0
-        null = draws * entries * (2 * size / 1.2e10 + 1e-9)
+        null = draws * entries * (2 * size / 3e10 + 4e-10)
         held = 4 * facts.d_vocab * (3 * facts.d_model + 12 * size) + (draws > 0) * entries * 8
         return Cost(0.2 + circuits * (made + search + null), held + 1e8)
 
@@ -120,6 +120,7 @@ class TopCircuitEntries(Probe):
 
 
 def _rows(model: Any, circuit: "Circuit", config: EntriesConfig) -> Iterator[dict[str, Any]]:
+    from workbench.figures.tokens import visible
     from workbench.trigrams.named_tokens import spelled_tokens
 
     k = min(config.k, circuit.shape[0] * circuit.shape[1])
@@ -128,7 +129,7 @@ def _rows(model: Any, circuit: "Circuit", config: EntriesConfig) -> Iterator[dic
     texts = spelled_tokens(model, [*found.rows.tolist(), *found.columns.tolist()])
     arrow = "→" if circuit.kind == "OV" else "←"
     names = [
-        f"{texts[row]} {arrow} {texts[column]}"
+        f"{visible(texts[row])} {arrow} {visible(texts[column])}"
         for row, column in zip(found.rows.tolist(), found.columns.tolist(), strict=True)
     ]
     null = turned_extremes(circuit, config) if max(circuit.shape) <= config.largest_vocab else ()

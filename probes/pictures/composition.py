@@ -63,7 +63,7 @@ def _maps(label: str, table: pd.DataFrame) -> go.Figure:
         else "layers, their strongest pair"
     )
     title = escape(f"{label}: composition above chance, by {what}", quote=False)
-    figure.update_layout(template=TEMPLATE, title_text=title, height=380)
+    figure.update_layout(template=TEMPLATE, title_text=title, height=400, margin={"t": 84})
     figure.update_xaxes(title_text="reader", type="category", showgrid=False)
     return figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
 

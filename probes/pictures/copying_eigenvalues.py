@@ -26,9 +26,9 @@ def _plane(tables: Tables) -> go.Figure:
     figure = blank("Heads by matching (QK) and copying (OV)", 440)
     for index, (label, table) in enumerate(tables.items()):
         across, up = (labelled(measure(name).pick(table)) for name in ("matching", "copying"))
-        both = across.join(up, lsuffix="_across", how="inner")
+        both = across[["value"]].rename(columns={"value": "across"}).join(up["value"], how="inner")
         figure.add_scatter(
-            x=both["value_across"],
+            x=both["across"],
             y=both["value"],
             mode="markers",
             name=label.replace("<", "&lt;"),

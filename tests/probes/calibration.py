@@ -30,6 +30,8 @@ from workbench.models.transformer import Transformer
 LEVEL = 0.05
 # Enough draws for a p below the level of any table here, and little text.
 SMALL = {"n_prompts": 4, "n_tokens": 32, "n_draws": 99, "n_null": 199}
+# What is counted in text needs more of it.
+MORE = {"skip-trigrams": {"n_prompts": 200, "n_tokens": 64, "k": 80}}
 
 
 class Outcome(NamedTuple):
@@ -67,7 +69,8 @@ def small_config(probe: Probe, seed: int) -> Any:
     """The probe's config, with less to read; the seed is its own for every probe."""
     known = {field.name for field in fields(probe.Config)}
     mixed = (seed + zlib.crc32(probe.name.encode())) % 2**31
-    given = {name: value for name, value in (SMALL | {"seed": mixed}).items() if name in known}
+    small = SMALL | MORE.get(probe.name, {}) | {"seed": mixed}
+    given = {name: value for name, value in small.items() if name in known}
     return make_config(probe, given)
 
 
