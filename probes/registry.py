@@ -24,6 +24,9 @@ PROBES = (
     "probes.order_spectrum",
     "probes.in_context_learning",
     "probes.head_ablation",
+    "probes.neuron_statistics",
+    "probes.linear_probes",
+    "probes.modularity_wiring",
 )
 
 
