@@ -67,12 +67,14 @@ def test_a_run_is_started_watched_cancelled_resumed_and_compared(open_page, root
         expect(page.locator("#plan-estimate")).to_contain_text("562 parameters", timeout=SLOW)
         steps = page.get_by_label("Steps", exact=True)
         steps.fill("many")
-        expect(page.locator(".plan-error:not(:empty)").first).to_contain_text("no number")
+        expect(page.locator(".plan-cell .plan-error:not(:empty)").first).to_contain_text(
+            "no number"
+        )
         expect(page.get_by_role("button", name="Start")).to_be_disabled()
         steps.fill(str(LONG.steps))
         page.get_by_label("Snapshots", exact=True).fill(str(LONG.snapshots))
         page.get_by_label("Name", exact=True).fill("long")
-        expect(page.locator(".plan-error:not(:empty)")).to_have_count(0)
+        expect(page.locator(".plan-cell .plan-error:not(:empty)")).to_have_count(0)
         page.get_by_role("button", name="Start").click()
         expect(page.locator("#run-state-word")).to_have_text("running", timeout=SLOW)
         name = query_of(page)["run"]
