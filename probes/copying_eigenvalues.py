@@ -78,8 +78,8 @@ class CopyingEigenvalues(Probe):
     def cost(self, facts: ModelFacts, data: DataFacts, config: CopyingConfig) -> Cost:
         """Eigenvalues of every head and random head, and rows for the diagonal."""
         heads, size = facts.n_layers * facts.n_heads, facts.d_head
-        eigen = size**3 * 1.5e-8 + 1e-4
-        product = 4 * facts.d_model**2 * size / 1e10
+        eigen = size**3 * 6e-9 + 1e-4
+        product = 4 * facts.d_model**2 * size / 2.5e10
         core = 2 * facts.d_vocab * facts.d_model**2 / 1e10
         rows = _n_tokens(facts, config) * facts.d_vocab * size * 2e-10 + 1e-3
         seconds = (config.n_null + heads) * (eigen + product) + core + heads * rows

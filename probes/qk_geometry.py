@@ -71,7 +71,7 @@ class QKGeometry(Probe):
     def cost(self, facts: ModelFacts, data: DataFacts, config: GeometryConfig) -> Cost:
         """Decompositions of every circuit and random circuit."""
         heads, size = facts.n_layers * facts.n_heads, facts.d_head
-        one = facts.d_model * size**2 * 8 * 5e-11 + size**3 * 3e-8 + 1e-4
+        one = facts.d_model * size**2 * 8e-10 + size**3 * 4e-9 + 1e-4
         seconds = (2 * heads + config.n_null) * one + heads * 2e-3
         layer = 8 * facts.n_heads * facts.d_model * size * 4
         return Cost(0.2 + seconds, 5e7 + layer + 32 * facts.d_model * size * 32)
