@@ -189,20 +189,25 @@ class _Batch:
             running = [worker.job for worker in self.workers if worker.job is not None]
             if not idle and len(self.workers) >= self.n_workers:
                 return
-            free = self.limit - sum(job.nbytes for job in running)
-            loaded = {worker.spec for worker in self.workers if worker.job is not None}
             best = max(idle, key=lambda worker: self._left(worker.spec), default=None)
-            job = next_job(self.waiting, best.spec if best else "", loaded, free)
-            if job is not None and self.deaths[job.key] and running:
-                job = None  # what has killed a worker before runs alone
-            alone = any(self.deaths[one.key] for one in running)
-            if job is None or alone:
+            job = self._next(best.spec if best else "", running)
+            if job is None:
                 # What they hold could be what others wait for.
                 for worker in idle:
                     self._dismiss(worker)
                 return
             self.waiting.remove(job)
             (best or self._hire()).give(job)
+
+    def _next(self, spec: str, running: list[Job]) -> Job | None:
+        """What comes next beside what runs; a job that has killed a worker before comes last, and alone."""
+        if any(self.deaths[job.key] for job in running):
+            return None
+        free = self.limit - sum(job.nbytes for job in running)
+        harmless = [job for job in self.waiting if not self.deaths[job.key]]
+        if not harmless and running:
+            return None
+        return next_job(harmless or self.waiting, spec, {job.spec for job in running}, free)
 
     def _left(self, spec: str) -> float:
         return sum(job.seconds for job in self.waiting if job.spec == spec)
