@@ -1,0 +1,183 @@
+"""Probes of text: lost heads, context, orders, neurons, what streams tell, and wiring; planted or by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from probes.configs import make_config
+from probes.contract import check_table
+from probes.data import ProbeData
+from probes.facts import facts_of
+from probes.in_context_learning import EARLY, LATE, N_BINS
+from probes.neuron_statistics import participation
+from probes.reading import Rows, controls, recalls
+from probes.registry import get_probe
+from probes.token_features import KINDS, kind_of, labels
+from tests.probes.conftest import letter_documents
+from workbench.errors import ConfigError
+from workbench.heads.ablation import head_effects
+from workbench.training.mlp import MLP, MLPConfig
+
+DATA = ProbeData(letter_documents(), "letters")
+SMALL = {
+    "head-ablation": {"n_prompts": 3, "n_tokens": 12, "n_draws": 19},
+    "in-context-learning": {"n_prompts": 6, "n_tokens": 64, "n_draws": 99},
+    "order-spectrum": {"n_prompts": 3, "n_tokens": 8},
+    "neuron-statistics": {"n_prompts": 3, "n_tokens": 12},
+    "linear-probes": {"n_prompts": 9, "n_tokens": 20, "n_controls": 9},
+    "modularity-wiring": {"n_shuffles": 9},
+}
+
+
+def asked(name, model, data=DATA, **changes):
+    probe = get_probe(name)
+    assert not probe.refuses(facts_of(model))
+    table = probe.run(model, data, make_config(probe, SMALL[name] | changes))
+    check_table(table, name)
+    return table
+
+
+def of(table, measure, **where):
+    rows = table[table["measure"] == measure]
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    return rows
+
+
+def test_lost_heads_are_the_librarys_effects_over_the_same_rows(build):
+    model = build(order="ss", seed=2)
+    table = asked("head-ablation", model)
+    found = head_effects(model, DATA.tokens(model, 3, 12, 0), n_draws=19)
+    np.testing.assert_allclose(of(table, "effect")["value"], found.effect.mean(0))
+    np.testing.assert_allclose(of(table, "kl")["value"], found.kl.mean(0))
+    assert of(table, "effect")["p"].between(1 / 20, 1).all() and of(table, "kl")["p"].isna().all()
+
+
+def test_loss_by_position_and_the_score_are_means_of_the_losses(build):
+    model = build(order="s", n_ctx=64)
+    table = asked("in-context-learning", model)
+    tokens = DATA.tokens(model, 6, 64, 0)
+    losses = torch.stack(
+        [-model(row[None])[0, :-1].log_softmax(-1)[range(63), row[1:]] for row in tokens]
+    )
+    bins = np.stack(
+        [part.mean(1) for part in np.array_split(losses.detach().numpy(), N_BINS, 1)], 1
+    )
+    np.testing.assert_allclose(of(table, "loss")["value"], bins.mean(0), rtol=1e-5)
+    score = (bins[:, LATE].mean(1) - bins[:, EARLY].mean(1)).mean()
+    np.testing.assert_allclose(of(table, "score")["value"], [score], rtol=1e-4)
+
+
+def test_orders_add_up_to_the_models_own_numbers(build):
+    model = build(order="sfsf", norm="LN").double()
+    table = asked("order-spectrum", model)
+    assert (of(table, "residual")["value"] < 1e-9).all()
+    tokens = DATA.tokens(model, 3, 8, 0)
+    logits = [model(row[None])[0, -2].detach() for row in tokens]
+    centred = [float(one[row[-1]] - one.mean()) for one, row in zip(logits, tokens, strict=True)]
+    assert of(table, "logit")["value"].sum() == pytest.approx(np.mean(centred), abs=1e-9)
+    uniform = np.log(model.cfg.d_out)
+    marginal, loss = of(table, "marginal")["value"], of(table, "loss")["value"]
+    np.testing.assert_allclose(uniform + marginal.cumsum(), loss)
+    with pytest.raises(ConfigError, match="all, heads, mlps"):
+        make_config(get_probe("order-spectrum"), {"counted": "neurons"})
+
+
+def test_participation_is_one_for_what_is_even_and_one_over_n_for_what_fires_once():
+    acts = np.zeros((10, 3))
+    acts[:, 0], acts[4, 1] = -2.0, 5.0
+    found = participation(acts)
+    np.testing.assert_allclose(found[:2], [1.0, 0.1])
+    assert np.isnan(found[2])
+
+
+def test_planted_dead_neurons_are_counted_and_examples_name_what_stood_there(build):
+    model = build(order="sf", mlp="relu", d_mlp=16)
+    with torch.no_grad():
+        model.blocks[0].mlp.W_in[:, :4] = 0
+        model.blocks[0].mlp.W_out[:] = 0
+    table = asked("neuron-statistics", model)
+    assert of(table, "dead")["value"].item() == 4 / 16
+    examples = of(table, "example")
+    assert len(examples) == 15 and examples["item"].str.startswith("neuron ").all()
+    assert of(table, "participation")["value"].item() < of(table, "turned")["value"].item()
+
+
+def test_tokens_are_told_apart_by_rule():
+    tokens = ["def", " area", "(", "x", "1", "):", "\n", "    ", "return", " x", "2"]
+    found = labels(tokens)
+    assert [KINDS[kind] for kind in found["kind"][:4]] == ["keyword", "name", "bracket", "name"]
+    assert found["next kind"].tolist() == [kind_of(token) for token in tokens[1:]]
+    assert found["bracket depth"].tolist() == [0, 0, 1, 1, 1, 0, 0, 0, 0, 0]
+    assert found["indentation"].tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]
+    assert found["digit"].tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
+    assert found["position"].tolist() == [0, 0, 1, 2, 3, 4, 4, 5, 6, 7]
+
+
+def planted_rows(seed, n_rows=24, n_places=20):
+    """Streams in which direction 0 tells the token's label and direction 1 nothing."""
+    rng = np.random.default_rng(seed)
+    token = rng.integers(12, size=n_rows * n_places)
+    stream = rng.normal(size=(len(token), 6))
+    stream[:, 0] += 6.0 * (token % 2)
+    return Rows(
+        streams={0: stream},
+        labels={"digit": token % 2, "bracket depth": rng.integers(2, size=len(token))},
+        token=token,
+        document=np.repeat(np.arange(n_rows), n_places),
+        n_rows=n_rows,
+    )
+
+
+def test_a_planted_direction_is_read_and_labels_that_mean_nothing_are_not():
+    train, test = planted_rows(1), planted_rows(2)
+    for feature, told in (("digit", True), ("bracket depth", False)):
+        dealt = controls(feature, train, test, 19, 0)
+        found = recalls(train.streams[0], test.streams[0], dealt, 0.01, test.document)
+        accuracy, null = found["accuracy"][0], found["accuracy"][1:]
+        assert (accuracy > 0.97) == told
+        assert (accuracy > null.max() + 0.02) == told
+        assert found["right"].sum() <= found["seen"].sum() == len(test.document)
+
+
+def test_controls_keep_each_tokens_label_the_same_everywhere():
+    train, test = planted_rows(1), planted_rows(2)
+    dealt = controls("digit", train, test, 5, 0)
+    tokens = np.concatenate([train.token, test.token])
+    for row in np.concatenate([dealt.train, dealt.test], axis=1):
+        assert all(len(np.unique(row[tokens == token])) == 1 for token in np.unique(tokens))
+        assert row.sum() > 0
+    np.testing.assert_array_equal(dealt.train[0], train.labels["digit"])
+
+
+def test_streams_tell_the_token_at_every_depth(build):
+    table = asked("linear-probes", build(order="ss", seed=3))
+    capital = of(table, "accuracy")
+    assert {"kind", "position", "next kind"} & set(capital["item"]) or len(capital)
+    selective = of(table, "selectivity")["value"].to_numpy()
+    np.testing.assert_allclose(selective, capital["value"] - capital["null_mean"])
+
+
+def test_two_planted_modules_are_found_and_their_shuffle_is_not():
+    model = MLP(MLPConfig(widths=(8, 16, 16, 4)), name="planted")
+    with torch.no_grad():
+        for layer in model.layers:
+            rows, columns = layer.W.shape
+            own = (torch.arange(rows)[:, None] < rows // 2) == (
+                torch.arange(columns) < columns // 2
+            )
+            layer.W.copy_(own.float() + 0.01)
+    table = asked("modularity-wiring", model)
+    row = of(table, "Newman Q").iloc[0]
+    assert row["value"] > 0.4 > row["null_mean"] + 5 * row["null_std"]
+    assert row["p"] == pytest.approx(0.1)
+    assert not len(of(table, "task loss"))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_probes_of_text_say_what_they_cannot_be_asked_of(name, build):
+    mlp = facts_of(MLP(MLPConfig(widths=(4, 6, 2)), name="plain"))
+    reason = get_probe(name).refuses(mlp)
+    assert (name == "modularity-wiring") == (reason == "")
+    if reason:
+        assert "plain is a multilayer perceptron" in reason
