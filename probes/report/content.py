@@ -1,0 +1,177 @@
+"""What a report says, before it has a form: statements, tables, figures, one section for each probe."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from probes.report.discovery import LEVEL, Discovery, at_most, discovered, passing, ranked
+from probes.report.figures import Budget, Picture
+from probes.report.headlines import model_table
+from probes.report.heads import Card, cards_by_model
+from probes.report.overview import training_figure
+from probes.report.provenance import command, jobs_table, known_probe, provenance_tables
+from probes.report.results import Results
+from probes.report.tables import Table, findings_rows, main_rows, number, shown
+
+MOST_ROWS, MOST_STANDING_OUT, PER_MEASURE = 120, 25, 2
+
+
+@dataclass(frozen=True)
+class Section:
+    """One probe.
+
+    Args:
+        said: how many rows, tests and models there are.
+        missing: models without a result, and why.
+    """
+
+    name: str
+    title: str
+    question: str
+    method: str
+    limits: str
+    said: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+    table: Table
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Content:
+    """A whole report.
+
+    Args:
+        findings: every row, with effect and q.
+        template: of all figures, as JSON.
+    """
+
+    title: str
+    said: tuple[str, ...]
+    standing_out: Table
+    models: Table
+    training: tuple[Picture, ...]
+    sections: tuple[Section, ...]
+    cards: Mapping[str, tuple[Card, ...]]
+    jobs: Table
+    provenance: tuple[tuple[str, Table], ...]
+    command: str
+    findings: pd.DataFrame
+    discovery: Discovery
+    template: str
+
+
+def content(results: Results) -> Content:
+    """Everything that a report of these results says."""
+    findings, discovery = discovered(results.findings())
+    budget = Budget()
+    training = training_figure(results)
+    n_models, n_probes = len(results.models), len(results.probes)
+    return Content(
+        title=f"Probe report: {_count(n_models, 'model')}, {_count(n_probes, 'probe')}",
+        said=_said(results, discovery),
+        standing_out=_standing_out(results, findings),
+        models=model_table(results, findings),
+        training=tuple(budget.pictures([training] if training is not None else [])),
+        sections=tuple(_section(results, probe, findings, budget) for probe in results.probes),
+        cards=cards_by_model(results, findings),
+        jobs=jobs_table(results),
+        provenance=provenance_tables(results),
+        command=command(results),
+        findings=findings.drop(columns="key"),
+        discovery=discovery,
+        template=budget.template,
+    )
+
+
+def _count(n: int, of: str) -> str:
+    return f"{n:,} {of}" if n == 1 else f"{n:,} {of}s"
+
+
+def _said(results: Results, found: Discovery) -> tuple[str, ...]:
+    ways = pd.Series([results.status(job)[0] for job in results.jobs]).value_counts()
+    ended = ", ".join(f"{count} {way}" for way, count in ways.items())
+    if not found.n_tested:
+        tests = "None of them has a p-value, so nothing is said about chance."
+    else:
+        tests = (
+            f"{found.n_tested:,} of them have a p-value against their null and were tested; "
+            f"{found.n_passing:,} pass at a false discovery rate of {LEVEL:.0%}, of which about "
+            f"{LEVEL * found.n_passing:.0f} or fewer are expected to be false."
+        )
+    said = [
+        f"{_count(len(results.jobs), 'job')}: {ended}. They gave {_count(found.n_findings, 'number')}. {tests}"
+    ]
+    if found.n_tested:
+        said += [
+            "q is by Benjamini and Hochberg's procedure over all p-values of this report together, so it depends "
+            "on what else was asked. The rate holds if tests are independent or go up and down together. Whether "
+            "they do is not known here: heads share a stream, checkpoints a past. Benjamini and Yekutieli's "
+            f"procedure holds whatever the dependence, but asks for p {found.factor:.1f} times smaller, which "
+            "ranks among a few hundred draws often cannot reach; so it is not what is shown. "
+            f"{found.n_strict:,} pass it too.",
+            "To pass means: unlike the null, which each section describes. It does not mean large, nor that the "
+            "model uses it. The effect is the distance from the null's mean in standard deviations of the null; "
+            "compare it within one measure, since a null that hardly varies makes any distance look large.",
+        ]
+    return tuple(said)
+
+
+def _standing_out(results: Results, findings: pd.DataFrame) -> Table:
+    """What passes, by effect; a few of each measure, so that no measure hides the others."""
+    of = passing(findings[findings["model"].isin(results.side_by_side)])
+    order = ranked(of[of["effect"].notna()], by=("effect",))
+    chosen = at_most(order, PER_MEASURE, ("model", "probe", "measure")).head(MOST_STANDING_OUT)
+    note = (
+        f"{len(chosen)} of {len(of):,} findings that pass, by effect: at most {PER_MEASURE} of each measure of "
+        "each model, no checkpoints before the last. Numbers without a p-value cannot pass and are not here."
+    )
+    return findings_rows(chosen, note if len(of) else "No finding passes.", without=())
+
+
+def _section(results: Results, name: str, findings: pd.DataFrame, budget: Budget) -> Section:
+    probe, of = known_probe(name), findings[findings["probe"] == name]
+    shown_here = of[of["model"].isin(results.side_by_side)]
+    table = main_rows(shown_here, MOST_ROWS)
+    jobs = [job for job in results.jobs if job.probe == name]
+    ended = [(job, *results.status(job)) for job in jobs]
+    missing = tuple(
+        f"{shown(job.model)}: {way}: {shown(why, 600)}" for job, way, why in ended if way != "ok"
+    )
+    return Section(
+        name=shown(name),
+        title=shown(name) if probe is None else probe.title,
+        question="This probe is not known here." if probe is None else probe.question,
+        method="" if probe is None else probe.method,
+        limits="" if probe is None else probe.limits,
+        said=tuple(_said_of(probe, jobs[0].version, of, len(of) - len(shown_here))),
+        pictures=tuple(_pictures(probe, results.of_probe(name), budget)),
+        table=table,
+        missing=missing,
+    )
+
+
+def _said_of(probe: Any, version: int, of: pd.DataFrame, n_earlier: int) -> list[str]:
+    n_tested, n_passing = int(of["p"].notna().sum()), len(passing(of))
+    said = [
+        f"{_count(len(of), 'row')} of {_count(of['model'].nunique(), 'model')}; {n_tested:,} have a p-value, "
+        f"{n_passing:,} pass (q ≤ {LEVEL:g})."
+    ]
+    if n_earlier:
+        said.append(f"{n_earlier:,} rows of earlier checkpoints are in figures and Parquet only.")
+    if probe is not None and probe.version != version:
+        said.append(
+            f"The numbers are of version {number(version)}; the text is of version {probe.version}."
+        )
+    return said
+
+
+def _pictures(probe: Any, tables: dict[str, pd.DataFrame], budget: Budget) -> list[Picture]:
+    if probe is None or not tables:
+        return []
+    try:
+        return budget.pictures(probe.figures(tables))
+    except Exception as error:  # a figure that fails is told of in its place
+        said = shown(f"{type(error).__name__}: {error}", 300)
+        return [Picture("", note=f"The figures of this probe could not be drawn: {said}")]

@@ -1,0 +1,119 @@
+"""Where a report's numbers come from: versions, seeds, hashes, settings, and the command to repeat it."""
+
+import json
+import shlex
+from typing import Any
+
+from probes.jobs import Job
+from probes.report.results import Results
+from probes.report.tables import Column, Table, number, shown
+from workbench.errors import WorkbenchError
+
+LONG = 400
+
+
+def command(results: Results) -> str:
+    """The command that asks the same of the same models again."""
+    specs = dict.fromkeys(job.spec for job in results.jobs)
+    words = ["workbench", "report", "--models", ",".join(map(str, specs))]
+    words += ["--probes", ",".join(results.probes)]
+    data = dict.fromkeys(str(job.data) for job in results.jobs if job.kind == "data")
+    words += ["--data", next(iter(data))] if data else []
+    for probe in results.probes:
+        for name, value in changed(results, probe).items():
+            words += ["--config", f"{probe}.{name}={json.dumps(value)}"]
+    return shlex.join(shown(word, 4000) for word in [*words, "--out", "report"])
+
+
+def changed(results: Results, probe: str) -> dict[str, Any]:
+    """Settings that are not the probe's defaults; all of them, where the probe is not known here."""
+    from dataclasses import asdict
+
+    given = _config(next(job for job in results.jobs if job.probe == probe))
+    known = known_probe(probe)
+    if known is None:
+        return given
+    defaults = json.loads(json.dumps(asdict(known.Config())))
+    return {name: value for name, value in given.items() if defaults.get(name, ...) != value}
+
+
+def known_probe(name: str) -> Any:
+    """A probe of the registry; None if it has none of that name. A store names no code to be run."""
+    from probes.registry import get_probe, probe_names
+
+    return get_probe(name) if name in probe_names() else None
+
+
+def _config(job: Job) -> dict[str, Any]:
+    found = json.loads(job.config)
+    if not isinstance(found, dict):
+        raise WorkbenchError(f"the settings of {job.label} are no settings: {job.config[:60]}")
+    return found
+
+
+def provenance_tables(results: Results) -> tuple[tuple[str, Table], ...]:
+    """Models, probes, data and versions, under their titles."""
+    models = {job.model: job for job in results.jobs}
+    of_models = Table(
+        (Column("model"), Column("asked as"), Column("step", True), Column("hash of its files")),
+        tuple(
+            (shown(label), shown(job.spec, LONG), number(job.step), shown(job.model_hash))
+            for label, job in models.items()
+        ),
+    )
+    data = dict.fromkeys((job.data, job.data_hash) for job in results.jobs if job.kind == "data")
+    of_data = Table(
+        (Column("data"), Column("hash")),
+        tuple((shown(name, LONG), shown(code)) for name, code in data),
+    )
+    return (
+        ("Models", of_models),
+        ("Data", of_data),
+        ("Probes", _probes(results)),
+        ("Versions", _versions(results)),
+    )
+
+
+def _probes(results: Results) -> Table:
+    rows = []
+    for probe in results.probes:
+        jobs = [job for job in results.jobs if job.probe == probe]
+        config = _config(jobs[0])
+        seconds = sum(results.records[job.key].seconds for job in jobs if job.key in results.tables)
+        settings = ", ".join(f"{name}={json.dumps(value)}" for name, value in config.items())
+        rows.append(
+            (
+                shown(probe),
+                number(jobs[0].version),
+                shown(config.get("seed", "")),
+                shown(settings, LONG),
+                number(seconds, 3),
+            )
+        )
+    columns = (
+        Column("probe"), Column("version", True), Column("seed", True), Column("settings"),
+        Column("seconds", True),
+    )  # fmt: skip
+    return Table(columns, tuple(rows), "Seconds are of all models together, on one thread each.")
+
+
+def _versions(results: Results) -> Table:
+    counts: dict[str, int] = {}
+    for key in results.tables:
+        versions = results.records[key].made_by.get("versions", {})
+        spelled = ", ".join(f"{name} {of}" for name, of in sorted(versions.items()))
+        counts[spelled] = counts.get(spelled, 0) + 1
+    rows = tuple((shown(text, LONG), number(count)) for text, count in counts.items())
+    return Table((Column("versions"), Column("jobs", True)), rows)
+
+
+def jobs_table(results: Results) -> Table:
+    """Jobs without a result, and why."""
+    rows = []
+    for job in results.jobs:
+        status, reason = results.status(job)
+        if status != "ok":
+            rows.append((shown(job.model), shown(job.probe), status, shown(reason, 2000)))
+    note = f"{len(rows)} of {len(results.jobs)} jobs have no result."
+    columns = (Column("model"), Column("probe"), Column("how it ended"), Column("why"))
+    return Table(columns, tuple(rows), note)

@@ -1,0 +1,127 @@
+"""What a store holds, as a report reads it: jobs in order, their tables, and why some have none."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from probes.facts import ModelFacts
+from probes.jobs import Job, Record
+from probes.registry import probe_names
+from probes.store import WHOSE, Store
+from workbench.errors import CheckpointError, WorkbenchError
+from workbench.models.files import read_json
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything of one plan.
+
+    Args:
+        records: how jobs ended, by key.
+        tables: findings of those that went well, by key.
+        broken: why a table cannot be read, by key.
+        facts: shapes of models, by the hash of their files, where they are known.
+    """
+
+    jobs: tuple[Job, ...]
+    records: dict[str, Record]
+    tables: dict[str, pd.DataFrame]
+    broken: dict[str, str]
+    facts: dict[str, ModelFacts]
+
+    @classmethod
+    def read(cls, store: Store) -> "Results":
+        """Read a store; a broken table takes nothing with it but itself.
+
+        Raises:
+            WorkbenchError: there is no plan, or it cannot be read.
+        """
+        jobs, records = [], {}
+        tables: dict[str, pd.DataFrame] = {}
+        broken: dict[str, str] = {}
+        for job, record in store.records():
+            jobs.append(job)
+            if record is None or job.key in records:
+                continue
+            records[job.key] = record
+            if record.status == "ok":
+                try:
+                    tables[job.key] = store.table(job.key)
+                except WorkbenchError as error:
+                    broken[job.key] = f"its table is broken: {error}"
+        hashes = {job.model_hash: _facts(store, job.model_hash) for job in jobs}
+        facts = {name: of for name, of in hashes.items() if of is not None}
+        return cls(tuple(jobs), records, tables, broken, facts)
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """Labels, in the order of the plan."""
+        return tuple(dict.fromkeys(job.model for job in self.jobs))
+
+    @cached_property
+    def probes(self) -> tuple[str, ...]:
+        """Names, in the order of the registry; those that it does not have come last."""
+        asked = dict.fromkeys(job.probe for job in self.jobs)
+        known = [name for name in probe_names() if name in asked]
+        return (*known, *(name for name in asked if name not in known))
+
+    @cached_property
+    def side_by_side(self) -> tuple[str, ...]:
+        """Models without the checkpoints that come before the last of their series."""
+        from probes.pictures.panels import split_series
+
+        return tuple(split_series({label: pd.DataFrame() for label in self.models})[0])
+
+    def of_probe(self, probe: str) -> dict[str, pd.DataFrame]:
+        """A probe's findings by model, as `Probe.figures` takes them."""
+        return {
+            job.model: self.tables[job.key]
+            for job in self.jobs
+            if job.probe == probe and job.key in self.tables
+        }
+
+    def status(self, job: Job) -> tuple[str, str]:
+        """How a job ended, "broken" and "waiting" among the ways, and why."""
+        record = self.records.get(job.key)
+        if record is None:
+            return "waiting", "it has not been run to its end"
+        if job.key in self.broken:
+            return "broken", self.broken[job.key]
+        return record.status, record.error
+
+    def findings(self) -> pd.DataFrame:
+        """All findings: `key`, whose they are, then COLUMNS."""
+        parts = []
+        for job in self.jobs:
+            if job.key in self.tables:
+                table = self.tables[job.key].copy()
+                for place, name in enumerate(WHOSE):
+                    dtype = "Int64" if name in ("step", "version") else "str"
+                    value = pd.array([getattr(job, name)] * len(table), dtype=dtype)
+                    table.insert(place, name, value)
+                table.insert(0, "key", pd.array([job.key] * len(table), dtype="str"))
+                parts.append(table)
+        return pd.concat(parts, ignore_index=True) if parts else _none()
+
+
+def _none() -> pd.DataFrame:
+    from probes.contract import findings_table
+
+    table = findings_table([])
+    for place, name in enumerate(("key", *WHOSE)):
+        dtype = "Int64" if name in ("step", "version") else "str"
+        table.insert(place, name, pd.array([], dtype=dtype))
+    return table
+
+
+def _facts(store: Store, model_hash: str) -> ModelFacts | None:
+    """None where there are none that can be read: a report does without."""
+    # A hash names a file here.
+    if not model_hash.isalnum():
+        return None
+    path = store.folder / "facts" / f"{model_hash}.json"
+    try:
+        return ModelFacts(**read_json(path)) if path.is_file() else None
+    except (CheckpointError, TypeError):
+        return None
