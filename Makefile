@@ -28,6 +28,12 @@ studies: setup-dev
 	.venv/bin/python -m studies.why_heads_look
 	.venv/bin/python -m studies.term_importance
 	.venv/bin/python -m studies.residual_ensembles
+	@# A quarter of an hour, as it trains its models; what is trained stays.
+	.venv/bin/python -m studies.modular_transformers
+	.venv/bin/python -m studies.independent_heads
+	.venv/bin/python -m studies.growing_channels
+	@# Half an hour. Without --quick it trains for hours and writes what is kept.
+	.venv/bin/python -m studies.brain_inspired_modular_training --quick
 
 setup: .venv/.ready
 setup-dev: .venv/.ready-dev

@@ -1,0 +1,1 @@
+"""How do two layers of attention make induction heads, when, and what only looks like one?"""
