@@ -24,7 +24,7 @@ class Section:
 
     Args:
         said: how many rows, tests and models there are.
-        missing: models without a result, and why.
+        missing: models without a result: how their job ended, and why.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Section:
     said: tuple[str, ...]
     pictures: tuple[Picture, ...]
     table: Table
-    missing: tuple[str, ...]
+    missing: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,17 @@ def _said(results: Results, found: Discovery) -> tuple[str, ...]:
     ]
     if found.n_tested:
         said += [
-            "q is by Benjamini and Hochberg's procedure over all p-values of this report together, so it depends "
-            "on what else was asked. The rate holds if tests are independent or go up and down together. Whether "
-            "they do is not known here: heads share a stream, checkpoints a past. Benjamini and Yekutieli's "
+            "q is by Benjamini and Hochberg's procedure over all p-values of this report together, so it "
+            "depends on what else was asked. The rate holds if tests are independent or go up and down "
+            "together. Whether they do is not known here: heads share a stream, checkpoints a past. Benjamini "
+            "and Yekutieli's "
             f"procedure holds whatever the dependence, but asks for p {found.factor:.1f} times smaller, which "
             "ranks among a few hundred draws often cannot reach; so it is not what is shown. "
             f"{found.n_strict:,} pass it too.",
-            "To pass means: unlike the null, which each section describes. It does not mean large, nor that the "
-            "model uses it. The effect is the distance from the null's mean in standard deviations of the null; "
-            "compare it within one measure, since a null that hardly varies makes any distance look large.",
+            "To pass means: unlike the null, which each section describes. It does not mean large, nor that "
+            "the model uses it. The effect is the distance from the null's mean in standard deviations of the "
+            "null; compare it within one measure, since a null that hardly varies makes any distance look "
+            "large.",
         ]
     return tuple(said)
 
@@ -137,7 +139,9 @@ def _section(results: Results, name: str, findings: pd.DataFrame, budget: Budget
     jobs = [job for job in results.jobs if job.probe == name]
     ended = [(job, *results.status(job)) for job in jobs]
     missing = tuple(
-        f"{shown(job.model)}: {way}: {shown(why, 600)}" for job, way, why in ended if way != "ok"
+        (way, f"{shown(job.model)}: {way}: {shown(why, 600)}")
+        for job, way, why in ended
+        if way != "ok"
     )
     return Section(
         name=shown(name),

@@ -75,8 +75,8 @@ def _small(figure: go.Figure) -> Picture:
         text = _dumps(_light(thin))
         if len(text) <= MAX_BYTES:
             note = (
-                f"Drawn with at most {most:,} points of each line or cloud: of clouds the outermost, of lines every "
-                "so many. findings.parquet has all."
+                f"Drawn with at most {most:,} points of each line or cloud: of clouds the outermost, of lines "
+                "every so many. findings.parquet has all."
             )
             return Picture(text, height, note)
     note = f"A figure is left out: it takes {len(text) >> 10} KiB, over {MAX_BYTES >> 10}."

@@ -132,6 +132,8 @@ def _headline_rows(
             of = of[of["value"].notna()]
             if headline.spell is _last:
                 of = of[of["layer"].notna()]
+            # Beside heads a table may hold what a head would score that does nothing.
+            of = of[of["head"].notna()] if of["head"].notna().any() else of
             cells.append(headline.spell(of) if len(of) else "")
         if any(cells):
             found.append((probe, headline.name, *cells))

@@ -53,7 +53,7 @@ def _section(section: Section) -> Iterator[str]:
     yield f"## {plain(section.title)} ({plain(section.name)})"
     yield plain(section.question)
     yield plain(" ".join(section.said))
-    yield from (f"- {plain(text)}" for text in section.missing)
+    yield from (f"- {plain(text)}" for _, text in section.missing)
     if section.method:
         # Written by the probe's author, in Markdown.
         yield from ("### Method", section.method, "### Limits", section.limits)

@@ -99,6 +99,8 @@ def _points(curve: Curve, tables: Mapping[str, pd.DataFrame]) -> Points:
             rows = table[(table["measure"] == curve.measure) & table["value"].notna()]
             if curve.take is _last_layer:
                 rows = rows[rows["layer"].notna()]
+            # Beside heads a table may hold what a head would score that does nothing.
+            rows = rows[rows["head"].notna()] if rows["head"].notna().any() else rows
             if len(rows):
                 found.setdefault(name, {})[step] = curve.take(rows)
     return found

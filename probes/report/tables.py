@@ -71,10 +71,15 @@ def interval(low: Any, high: Any) -> str:
     return "" if pd.isna(low) or pd.isna(high) else f"{number(low, 3)} to {number(high, 3)}"
 
 
+def chance(p: Any) -> str:
+    """A p or q; below what a float can hold it is not zero."""
+    return "<1e-300" if p < 1e-300 else number(p, 2)
+
+
 FINDING = (
     Column("model"), Column("probe"), Column("measure"), Column("of"), Column("part"), Column("item"),
-    Column("value", True), Column("unit"), Column("chance", True), Column("95 % interval", True),
-    Column("effect", True), Column("p", True), Column("q", True), Column("n", True),
+    Column("value", True), Column("chance", True), Column("effect", True), Column("q", True),
+    Column("p", True), Column("95 % interval", True), Column("n", True), Column("unit"),
 )  # fmt: skip
 
 
@@ -102,13 +107,13 @@ def _cells(row: Any) -> tuple[str, ...]:
         shown(row.site),
         shown(row.item),
         number(row.value),
-        shown(row.unit, 40),
         beside(row.null_mean, row.null_std),
-        interval(row.low, row.high),
         number(row.effect, 3),
-        number(row.p, 2),
-        number(row.q, 2),
+        chance(row.q),
+        chance(row.p),
+        interval(row.low, row.high),
         number(row.n),
+        shown(row.unit, 40),
     )
 
 

@@ -5,17 +5,11 @@
   const config = { showSendToCloud: false, displaylogo: false, responsive: true };
   const drawn = new Set();
 
-  // A template of its own for each theme: figures set no colour of text.
-  const template = () => {
-    const ink = getComputedStyle(document.body).color;
-    return { ...shared, layout: { ...shared.layout, font: { ...shared.layout.font, color: ink } } };
-  };
-
   function draw(box) {
     if (drawn.has(box)) return;
     drawn.add(box);
     const figure = JSON.parse(box.nextElementSibling.textContent);
-    const layout = { template: template(), ...figure.layout };
+    const layout = { template: shared, ...figure.layout };
     delete layout.width;
     Plotly.newPlot(box, figure.data, layout, config);
   }
@@ -34,10 +28,7 @@
     boxes.forEach(draw);
   });
 
-  function setTheme(isDark) {
-    root.dataset.theme = isDark ? "dark" : "light";
-    for (const box of drawn) Plotly.relayout(box, { template: template() });
-  }
+  const setTheme = (isDark) => { root.dataset.theme = isDark ? "dark" : "light"; };
   const prefersDark = matchMedia("(prefers-color-scheme: dark)");
   setTheme(prefersDark.matches);
   prefersDark.addEventListener("change", (event) => setTheme(event.matches));
@@ -45,7 +36,7 @@
 
   // A click on a column's head sorts by it; what is empty stays last.
   const words = new Intl.Collator("en", { numeric: true });
-  const read = (cell) => parseFloat(cell.replaceAll(",", ""));
+  const read = (cell) => parseFloat(cell.replace(/[,<]/g, ""));
   function sort(head) {
     const row = head.parentElement;
     const column = [...row.children].indexOf(head);
