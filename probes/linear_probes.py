@@ -71,7 +71,7 @@ class LinearProbes(Probe):
     )
     limits = (
         "That something can be read does not mean that the model reads it. An untrained network passes tokens "
-        "on as well, so features of places are decodable there too: they have a control, but no p."
+        "on as well, so features of places are decodable there too: they have a control, but no null."
     )
     kind = "data"
     Config = LinearConfig
@@ -144,11 +144,11 @@ def _rows(
         "seed": config.seed,
         "unit": "balanced accuracy",
     }
-    beside = beside_null(float(accuracy[0]), null)
-    if feature in OF_PLACE:
-        beside["p"] = float("nan")
-    yield {"measure": "accuracy", **beside, **spread, **common}
     chance = float(null.mean())
+    # Of a place's features the control is no null: a network that has learnt nothing passes them on.
+    beside = beside_null(float(accuracy[0]), () if feature in OF_PLACE else null)
+    yield {"measure": "accuracy", **beside, **spread, **common}
+    yield {"measure": "control", "value": chance, **common}
     yield {
         "measure": "selectivity",
         "value": float(accuracy[0]) - chance,

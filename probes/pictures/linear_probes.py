@@ -20,7 +20,8 @@ def figures(tables: Tables) -> list[go.Figure]:
 def _map(label: str, table: object) -> go.Figure:
     rows = table[table["measure"] == "accuracy"]  # type: ignore[index]
     wide = rows.pivot_table(index="item", columns="layer", values="value", sort=False)
-    chance = rows.pivot_table(index="item", columns="layer", values="null_mean", sort=False)
+    dealt = table[table["measure"] == "control"]  # type: ignore[index]
+    chance = dealt.pivot_table(index="item", columns="layer", values="value", sort=False)
     wide = wide.reindex([name for name in (*OF_TOKEN, *OF_PLACE) if name in wide.index])
     figure = blank(f"{label}: what the stream tells, balanced accuracy on held-out documents", 330)
     figure.add_heatmap(

@@ -155,7 +155,10 @@ def test_streams_tell_the_token_at_every_depth(build):
     capital = of(table, "accuracy")
     assert {"kind", "position", "next kind"} & set(capital["item"]) or len(capital)
     selective = of(table, "selectivity")["value"].to_numpy()
-    np.testing.assert_allclose(selective, capital["value"] - capital["null_mean"])
+    control = of(table, "control")["value"].to_numpy()
+    np.testing.assert_allclose(selective, capital["value"] - control)
+    places = capital["item"].isin(["next kind", "bracket depth", "indentation", "position"])
+    assert capital["p"].isna().equals(places)
 
 
 def test_two_planted_modules_are_found_and_their_shuffle_is_not():
