@@ -36,7 +36,7 @@ def discovered(findings: pd.DataFrame) -> tuple[pd.DataFrame, Discovery]:
     """The findings with `effect` and `q` (NaN where there is no p), and how many pass."""
     from statsmodels.stats.multitest import multipletests
 
-    place = findings.groupby("key").cumcount()
+    place = findings.groupby(["model", "key"]).cumcount()
     # The same key under another label has the same rows in the same order.
     names = findings["key"].astype(str) + ":" + place.astype(str)
     is_first = ~names.duplicated()

@@ -1,6 +1,7 @@
 """What a store holds, as a report reads it: jobs in order, their tables, and why some have none."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pandas as pd
 from probes.facts import ModelFacts
 from probes.jobs import Job, Record
 from probes.registry import probe_names
-from probes.store import WHOSE, Store
+from probes.store import PLAN_FILE, WHOSE, Store
 from workbench.errors import CheckpointError, WorkbenchError
 from workbench.models.files import read_json
 
@@ -37,22 +38,26 @@ class Results:
         Raises:
             WorkbenchError: there is no plan, or it cannot be read.
         """
-        jobs, records = [], {}
+        jobs: dict[tuple[str, str], Job] = {}
+        records: dict[str, Record] = {}
         tables: dict[str, pd.DataFrame] = {}
         broken: dict[str, str] = {}
-        for job, record in store.records():
-            jobs.append(job)
+        for listed, record in store.records():
+            job = _checked(listed, store)
+            jobs[job.model, job.key] = job
             if record is None or job.key in records:
                 continue
             records[job.key] = record
-            if record.status == "ok":
+            if not isinstance(record.seconds, int | float) or not isinstance(record.made_by, dict):
+                broken[job.key] = "the record of how it ended is broken"
+            elif record.status == "ok":
                 try:
                     tables[job.key] = store.table(job.key)
                 except WorkbenchError as error:
                     broken[job.key] = f"its table is broken: {error}"
-        hashes = {job.model_hash: _facts(store, job.model_hash) for job in jobs}
+        hashes = {job.model_hash: _facts(store, job.model_hash) for job in jobs.values()}
         facts = {name: of for name, of in hashes.items() if of is not None}
-        return cls(tuple(jobs), records, tables, broken, facts)
+        return cls(tuple(jobs.values()), records, tables, broken, facts)
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -103,6 +108,24 @@ class Results:
                 table.insert(0, "key", pd.array([job.key] * len(table), dtype="str"))
                 parts.append(table)
         return pd.concat(parts, ignore_index=True) if parts else _none()
+
+
+def _checked(job: Job, store: Store) -> Job:
+    """A job of a plan, whoever wrote it; its names are text that a file can hold."""
+    texts = (job.model, job.spec, job.data, job.config, job.probe, job.model_hash, job.data_hash)
+    is_right = (
+        all(isinstance(text, str) for text in texts)
+        and all(text.isprintable() for text in texts[-3:])
+        and isinstance(job.version, int)
+        and (job.step is None or isinstance(job.step, int))
+        and isinstance(json.loads(job.config), dict)
+    )
+    if not is_right:
+        raise WorkbenchError(f"{store.folder / PLAN_FILE} is broken: it lists {job!r:.200}")
+    names = {name: getattr(job, name) for name in ("model", "spec", "data")}
+    return replace(
+        job, **{name: text.encode("utf-8", "replace").decode() for name, text in names.items()}
+    )
 
 
 def _none() -> pd.DataFrame:
