@@ -12,6 +12,7 @@ whole cost each time. It is spared what costs the paper's code time besides: dis
 nothing is recorded for gradients.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import Ratio, interleaved, report
+from workbench.errors import DivergedError
 from workbench.models.config import TransformerConfig
 from workbench.models.transformer import Transformer
 from workbench.training.config import TrainingConfig
@@ -138,8 +140,14 @@ def stepper(case: Case, shaping: Shaping) -> Callable[[], None]:
         loss = case.loss(model)
         for penalty in shaping.penalties.values():
             loss = loss + penalty(model, number)
+        if not math.isfinite(float(loss.detach())):
+            raise DivergedError(f"the loss of {case.name} is not finite")
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        weights = list(model.parameters())
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights])  # type: ignore[misc]
+        if not math.isfinite(float(norm)):
+            raise DivergedError(f"the gradient of {case.name} is not finite")
+        torch.nn.utils.clip_grads_with_norm_(weights, 1.0, norm)
         for optimizer in optimizers.values():
             optimizer.step()
         shaping.after(model, optimizers, number, 1e-3)
