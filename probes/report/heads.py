@@ -7,9 +7,9 @@ import pandas as pd
 
 from probes.report.discovery import at_most, passing, ranked
 from probes.report.results import Results
-from probes.report.tables import Table, findings_rows
+from probes.report.tables import Table, findings_rows, number, shown
 
-MOST_HEADS, MOST_ROWS = 6, 40
+MOST_HEADS, MOST_ROWS, N_NAMED = 6, 40, 3
 WAYS = ["probe", "measure", "site"]
 
 
@@ -18,7 +18,7 @@ class Card:
     """One head.
 
     Args:
-        said: in how many ways it differs from chance.
+        said: in how many ways it differs from chance, and in which most.
     """
 
     head: str
@@ -51,7 +51,7 @@ def _card(of_model: pd.DataFrame, layer: int, head: int) -> Card:
     # A writer stands as the item of whoever reads it.
     is_item = (of_model["item"] == name) & of_model["head"].notna()
     of = ranked(of_model[is_own | is_item])
-    n_ways = len(passing(of[is_own[of.index]])[WAYS].drop_duplicates())
+    own = passing(of[is_own[of.index]]).drop_duplicates(WAYS)
     order = {probe: at for at, probe in enumerate(dict.fromkeys(of_model["probe"]))}
     strongest = at_most(of, 1, tuple(WAYS))
     chosen = strongest.sort_values("probe", key=lambda names: names.map(order), kind="stable")
@@ -60,5 +60,9 @@ def _card(of_model: pd.DataFrame, layer: int, head: int) -> Card:
         f"Of each measure the row of least q, {len(kept)} of {len(of):,} rows about this head; "
         "where an item is given, it may be the writer or the reader."
     )
-    said = f"{n_ways} measures pass, {len(passing(of)):,} of {len(of):,} findings"
+    farthest = ranked(own, by=("effect",)).drop_duplicates("measure").head(N_NAMED)
+    named = ", ".join(
+        f"{shown(row.measure, 40)} {number(row.value, 3)}" for row in farthest.itertuples()
+    )
+    said = f"{len(own)} measures pass, {len(passing(of)):,} of {len(of):,} findings; farthest from chance: {named}"
     return Card(name, said, findings_rows(kept, note, without=("model",)))

@@ -288,7 +288,9 @@ def test_a_head_has_a_card_with_what_every_probe_says(report):
         ]
     )
     card = page[page.index('id="heads"') :]
-    assert "<summary>0.0: 2 measures pass, 2 of 2 findings</summary>" in card
+    assert (
+        "<summary>0.0: 2 measures pass, 2 of 2 findings; farthest from chance: induction 1" in card
+    )
     assert "head-ablation" in card and "**0.0**: 2 measures pass" in text
 
 
