@@ -64,5 +64,6 @@ def _card(of_model: pd.DataFrame, layer: int, head: int) -> Card:
     named = ", ".join(
         f"{shown(row.measure, 40)} {number(row.value, 3)}" for row in farthest.itertuples()
     )
-    said = f"{len(own)} measures pass, {len(passing(of)):,} of {len(of):,} findings; farthest from chance: {named}"
+    counts = f"{len(own)} measures pass, {len(passing(of)):,} of {len(of):,} findings"
+    said = f"{counts}; farthest from chance: {named}"
     return Card(name, said, findings_rows(kept, note, without=("model",)))
