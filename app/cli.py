@@ -130,11 +130,14 @@ def dashboard(
     runs: Annotated[
         Path, typer.Option(help="Folder of the training page's runs; made with the first.")
     ] = Path("runs"),
+    reports: Annotated[
+        Path, typer.Option(help="Folder of the reports page; made with the first.")
+    ] = Path("reports"),
 ) -> None:
     """Serve the dashboard."""
     from app.server import serve
 
-    serve(host=host, port=port, token=token, own_models=models or (), runs=runs)
+    serve(host=host, port=port, token=token, own_models=models or (), runs=runs, reports=reports)
 
 
 training_commands.register(app)

@@ -8,15 +8,15 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, set_props
 from flask import Response, request
 
-from app import api, downloads, run_routes
+from app import api, downloads, report_routes, run_routes
 from app.components import alert, aria, attributes, icon_button
 from app.page import REOPEN, register_state
-from app.pages import attention, circuits, composition, heads, paths, residual, training
+from app.pages import attention, circuits, composition, heads, paths, reports, residual, training
 from app.security import harden
 from app.session import Session
 from workbench.errors import WorkbenchError
 
-PAGES = (attention, residual, paths, circuits, composition, heads, training)
+PAGES = (attention, residual, paths, circuits, composition, heads, training, reports)
 PROVIDER, URL, PAGE, THEME = "provider", "url", "page", "theme"
 NAV, SKIP, FAILED, OFFLINE = "nav", "skip", "failed", "offline"
 MAX_QUERY_FIELDS = 32
@@ -56,6 +56,7 @@ def create_app(session: Session, *, hosts: tuple[str, ...] = (), token: str | No
     app.layout = _shell()
     downloads.register(app.server, session)
     run_routes.register(app.server, session.runs)
+    report_routes.register(app.server, session.reports)
     api.register(app.server, session)
     _register_shell(app, session)
     register_state(app)

@@ -16,6 +16,7 @@ import waitress
 
 from app.initial import initial_view
 from app.main import create_app
+from app.report_desk import ReportDesk
 from app.security import is_loopback
 from app.session import Session
 from app.trainings import Trainings
@@ -30,13 +31,14 @@ class ServeError(WorkbenchError):
     """The address or port cannot be served on."""
 
 
-def serve(
+def serve(  # noqa: PLR0913  # each is an option of the command
     host: str = "127.0.0.1",
     port: int = 8050,
     *,
     token: str | None = None,
     own_models: Sequence[str] = (),
     runs: str | Path | None = None,
+    reports: str | Path | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serve until Ctrl-C; work that is still running then is cut off with the process.
@@ -46,6 +48,7 @@ def serve(
         token: what visitors must show once, as `?token=…`.
         own_models: paths of models to offer beside the named ones.
         runs: folder of training runs, made when the first is started; None = the training page starts none.
+        reports: folder of probe reports, likewise.
         announce: is told the address to open.
 
     Raises:
@@ -56,7 +59,8 @@ def serve(
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
     kept = Trainings(None if runs is None else Path(runs), reads_files=is_loopback(host))
-    session = Session(list_models=lambda: [*own, *list_models()], runs=kept)
+    desk = ReportDesk(None if reports is None else Path(reports), reads_files=is_loopback(host))
+    session = Session(list_models=lambda: [*own, *list_models()], runs=kept, reports=desk)
     server = make_server(session, host, port, token=token)
     announce(f"Interpretability workbench: {address(host, server.effective_port, token)}")
     announce("Stop with Ctrl-C")

@@ -17,6 +17,7 @@ from app.analyses import Analyses
 from app.cache import ByteCache
 from app.compute import left_out, n_heads, view_maps
 from app.jobs import Jobs, Report
+from app.report_desk import ReportDesk
 from app.scores import Badges, Curve, badge_table, best_scores, notable_head
 from app.state import View
 from app.trainings import Trainings
@@ -88,6 +89,7 @@ class Session:
         list_models: as `workbench.models.list_models`; no other name can be asked for.
         read_card: as `workbench.models.read_card`.
         runs: what is trained here; what it offers as models is listed after the others.
+        reports: what probes found, folder by folder.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Session:
         read_card: Callable[[str], dict[str, Any]] = models.read_card,
         limits: Limits | None = None,
         runs: Trainings | None = None,
+        reports: ReportDesk | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._load: Loader = load or models.load
@@ -112,6 +115,7 @@ class Session:
         self._jobs = Jobs("view")
         self.analyses = Analyses(self.model, self.limits.answers)
         self.runs = runs or Trainings(None)
+        self.reports = reports or ReportDesk(None)
         # Of networks of any kind, at any snapshot; what other pages ask is of whole models.
         self.trained = Analyses(self.runs.load, self.limits.answers // 4)  # type: ignore[arg-type]
         self._background = Jobs("scores", workers=1)

@@ -1,0 +1,164 @@
+"""What a report has found, on its page: the table of heads, all findings block by block, and how jobs ended."""
+
+from pathlib import Path
+from typing import Any
+
+from dash import Dash, Input, Output, State, html, no_update
+
+from app.components import alert
+from app.report_desk import ReportDesk
+from app.report_filters import read_request
+from app.report_findings import LARGEST, MEAN, Findings, Measure
+from app.session import Session
+from app.tables import data_table
+from app.views import reports_tables as tables
+from app.views.reports import visible_text
+from app.views.training import section
+from workbench.errors import UnsupportedError, WorkbenchError
+
+STATE, DATA = "reports-state", "report-data"
+# What of several measures is shown first, where a report has it.
+FIRST = "head-behaviours/induction"
+
+
+def register(app: Dash, session: Session) -> None:
+    """Connect the tables."""
+    _register_rows(app, session)
+    _register_pivot(app, session)
+    _register_jobs(app, session.reports)
+
+
+def jobs_section() -> html.Section:
+    """How each job ended; a callback fills it."""
+    return section(
+        "report-jobs",
+        "Jobs",
+        "Each probe of each model: how it ended, and why some have no result.",
+        html.Div(id="report-jobs-table"),
+    )
+
+
+def known_models(session: Session) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """What other pages call a model and which checkpoints they show, by its name and by its path."""
+    known: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for info in session.models():
+        known[info.name] = (info.name, info.steps)
+        if info.kind == "own":
+            known.setdefault(str(Path(info.name).resolve()), (info.name, info.steps))
+    return known
+
+
+def _register_rows(app: Dash, session: Session) -> None:
+    desk = session.reports
+
+    @app.callback(
+        Output(tables.GRID, "getRowsResponse"),
+        Output("report-grid-said", "children"),
+        Input(tables.GRID, "getRowsRequest"),
+        State("reports-first", "data"),
+        prevent_initial_call=True,
+    )
+    def rows(asked: Any, name: Any) -> tuple[Any, Any]:
+        if asked is None:
+            return no_update, no_update
+        try:
+            findings = desk.findings(name)
+            found, total = findings.block(read_request(asked))
+        except WorkbenchError as error:
+            return {"rowData": [], "rowCount": 0}, alert(str(error))
+        opens = tables.opener(findings, known_models(session))
+        said = f"{total:,} of {findings.n_rows:,} rows" if total != findings.n_rows else ""
+        shown = html.Div(said or f"{total:,} rows", className="hint", role="status")
+        return {"rowData": tables.rows_of(found, opens), "rowCount": total}, shown
+
+
+def _register_pivot(app: Dash, session: Session) -> None:
+    desk = session.reports
+
+    @app.callback(
+        Output("report-pivot", "children"),
+        Output("report-measure", "data"),
+        Output("report-measure", "value"),
+        Output("report-of", "data"),
+        Output("report-of-field", "hidden"),
+        Output("report-broken", "children"),
+        Input(DATA, "data"),
+        Input("report-measure", "value"),
+        Input("report-of", "value"),
+        State("reports-first", "data"),
+        State(STATE, "data"),
+        prevent_initial_call=True,
+    )
+    def pivot(data: Any, wanted: Any, of: Any, name: Any, given: Any) -> tuple[Any, ...]:
+        if data is None:  # the first look at how the report stands has not come back yet
+            return (no_update,) * 6
+        try:
+            findings = desk.findings(name)
+            measures = findings.measures()
+            broken = [alert(visible_text(reason)) for reason in findings.broken[:5]]
+            if not measures:
+                hint = html.Div("Nothing was measured of heads yet.", className="hint")
+                return hint, [], None, tables.of_options(()), True, broken
+            measure, said = _measure(measures, wanted or (given or {}).get("measure"))
+            place = _place(measure, of)
+            content = _drawn(session, findings, measure, place)
+        except WorkbenchError as error:
+            return (*[no_update] * 4, True, alert(str(error)))
+        options = tables.of_options(measure.places)
+        is_one = len(measure.places) == 1
+        return (
+            [*said, *content],
+            tables.measure_options(measures),
+            measure.key,
+            options,
+            is_one,
+            broken,
+        )
+
+
+def _drawn(session: Session, findings: Findings, measure: Measure, place: str) -> list[Any]:
+    opens = tables.opener(findings, known_models(session))
+    found = findings.pivot(measure, place)
+    if not found.heads:
+        raise UnsupportedError(f"{measure.name} has no number for any head")
+    return tables.pivot_grid(found, measure, opens)
+
+
+def _measure(measures: list[Measure], wanted: Any) -> tuple[Measure, list[Any]]:
+    """The measure that is asked for; else one that there is, and that is said."""
+    by_key = {one.key: one for one in measures}
+    if wanted in by_key:
+        return by_key[wanted], []
+    said = []
+    if wanted:
+        lacks = f"no measure {str(wanted)[:80]!r} of heads in this report: this shows another"
+        said = [html.Div(visible_text(lacks), className="alert note", role="status")]
+    return by_key.get(FIRST, measures[0]), said
+
+
+def _place(measure: Measure, of: Any) -> str:
+    """One number of each head: the place that is asked for if the measure has it, else the largest of all."""
+    if len(measure.places) == 1:
+        return measure.places[0]
+    return str(of) if of in (*measure.places, LARGEST, MEAN) else LARGEST
+
+
+def _register_jobs(app: Dash, desk: ReportDesk) -> None:
+    @app.callback(
+        Output("report-jobs-table", "children"),
+        Input(DATA, "data"),
+        State("reports-first", "data"),
+        prevent_initial_call=True,
+    )
+    def jobs(data: Any, name: Any) -> Any:
+        if data is None:
+            return no_update
+        try:
+            frame = desk.jobs(name)
+        except WorkbenchError as error:
+            return alert(str(error))
+        if frame.empty:
+            return html.Div("No jobs yet.", className="hint")
+        for column in ("model", "probe", "why"):
+            frame[column] = [visible_text(text) for text in frame[column]]
+        return data_table(frame, label="Jobs", formats={"seconds": ".2~f"})

@@ -1,0 +1,203 @@
+"""What a report has found, asked by DuckDB: a block of sorted and filtered rows, or one measure of all heads.
+
+The whole table stays on the server, in memory and read-only; each question takes what a screen shows.
+"""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jaxtyping import Float
+
+from app.report_filters import COLUMNS, Asked
+from workbench.errors import BudgetError, CheckpointError, WorkbenchError
+
+MAX_BYTES = 1 << 30
+MAX_HEADS, MAX_MODELS, MAX_PLACES = 5000, 60, 200
+LARGEST, MEAN = "largest", "mean"
+_AGGREGATES = {LARGEST: "arg_max(value, abs(value))", MEAN: "avg(value)"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that heads have.
+
+    Args:
+        places: sites and items of which each head has one, "" where it has but one number.
+    """
+
+    probe: str
+    name: str
+    unit: str
+    places: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """As an address has it."""
+        return f"{self.probe}/{self.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class Pivot:
+    """One measure, heads down and models across; NaN where a model has no such head.
+
+    Args:
+        heads: "layer.head".
+        n_left_out: heads and models beyond what is shown.
+    """
+
+    heads: tuple[str, ...]
+    models: tuple[str, ...]
+    values: Float[Any, "head model"]
+    n_left_out: tuple[int, int]
+
+    def table(self) -> pd.DataFrame:
+        """Tidy: head model value."""
+        frame = pd.DataFrame(self.values, index=list(self.heads), columns=list(self.models))
+        long = frame.rename_axis("head").reset_index().melt("head", var_name="model")
+        return long.dropna().reset_index(drop=True)
+
+
+class Findings:
+    """All rows of one report.
+
+    Args:
+        broken: why the results of some jobs cannot be read.
+        opened: by a model's label, its name and step as other pages know them.
+    """
+
+    def __init__(
+        self, table: pd.DataFrame, broken: tuple[str, ...], opened: dict[str, tuple[str, Any]]
+    ) -> None:
+        import duckdb
+        import pyarrow as pa
+
+        self.broken, self.opened, self.n_rows = broken, opened, len(table)
+        kept = table.reset_index(drop=True)[list(COLUMNS)]
+        kept.insert(0, "row", range(len(kept)))
+        self._arrow = pa.Table.from_pandas(kept, preserve_index=False)
+        self.nbytes = int(self._arrow.nbytes)
+        settings = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+        self._connection = duckdb.connect(":memory:", config={**settings, "threads": "2"})
+        self._connection.register("findings", self._arrow)
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
+        # One question at a time: a registered table is known to its own connection alone.
+        self._lock = threading.Lock()
+
+    @classmethod
+    def read(cls, store: Path) -> "Findings":
+        """Read a store; a broken table takes nothing with it but itself.
+
+        Raises:
+            WorkbenchError: there is no plan, it cannot be read, or its tables are too large.
+        """
+        from probes.report.discovery import discovered
+        from probes.report.results import Results
+        from probes.store import Store
+
+        _check_size(store)
+        try:
+            results = Results.read(Store(store))
+            found, _ = discovered(results.findings())
+        except WorkbenchError:
+            raise
+        except (OSError, TypeError, AttributeError, KeyError) as error:
+            raise CheckpointError(f"{store} cannot be read: {str(error)[:300]}") from error
+        opened = {
+            job.model: (job.spec.removesuffix(f"@{job.step}"), job.step) for job in results.jobs
+        }
+        return cls(found, tuple(dict.fromkeys(results.broken.values())), opened)
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        with self._lock:
+            self._connection.close()
+
+    def block(self, asked: Asked) -> tuple[list[dict[str, Any]], int]:
+        """The rows that a grid asks for, and how many there are in all."""
+        total = self._all(f"SELECT count(*) FROM findings WHERE {asked.where}", asked.values)
+        names = ", ".join(f'"{name}"' for name in COLUMNS)
+        rows = self._all(
+            f"SELECT {names} FROM findings WHERE {asked.where} ORDER BY {asked.order} LIMIT ? OFFSET ?",
+            (*asked.values, asked.count, asked.first),
+        )
+        return [dict(zip(COLUMNS, map(_plain, row), strict=True)) for row in rows], total[0][0]
+
+    def measures(self) -> list[Measure]:
+        """What heads were measured by, in the order of the report."""
+        rows = self._all(
+            "SELECT probe, measure, min(unit), list(DISTINCT concat_ws('|', site, item)) FROM findings "
+            "WHERE head IS NOT NULL AND layer IS NOT NULL GROUP BY ALL ORDER BY min(row)"
+        )
+        return [
+            Measure(probe, name, unit or "", tuple(sorted(places)[:MAX_PLACES]))
+            for probe, name, unit, places in rows
+        ]
+
+    def pivot(self, measure: Measure, of: str) -> Pivot:
+        """A measure of all heads.
+
+        Args:
+            of: a place ("site|item"), or what is made of all places: the "largest" in size, or the "mean".
+        """
+        whose = "probe = ? AND measure = ? AND head IS NOT NULL AND layer IS NOT NULL"
+        values: tuple[Any, ...] = (measure.probe, measure.name)
+        if of not in _AGGREGATES:
+            whose += " AND concat_ws('|', site, item) = ?"
+            values += (of,)
+        how = _AGGREGATES.get(of, "any_value(value)")
+        rows = self._all(
+            f"SELECT layer, head, model, {how}, min(row) AS first FROM findings WHERE {whose} "
+            "AND isfinite(value) GROUP BY layer, head, model ORDER BY first",
+            values,
+        )
+        models = list(dict.fromkeys(str(row[2]) for row in rows))
+        heads = sorted({(int(row[0]), int(row[1])) for row in rows})
+        shown, columns = heads[:MAX_HEADS], models[:MAX_MODELS]
+        names = [f"{layer}.{head}" for layer, head in shown]
+        table = pd.DataFrame(index=names, columns=columns, dtype="float64")
+        found = pd.DataFrame(
+            [(f"{row[0]}.{row[1]}", str(row[2]), row[3]) for row in rows],
+            columns=["head", "model", "value"],
+        )
+        wide = found.pivot(index="head", columns="model", values="value")
+        table = wide.reindex(index=names, columns=columns).astype("float64")
+        left_out = (len(heads) - len(shown), len(models) - len(columns))
+        return Pivot(tuple(names), tuple(columns), table.to_numpy(), left_out)
+
+    def _all(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        import duckdb
+
+        with self._lock:
+            try:
+                return self._connection.execute(sql, list(values)).fetchall()
+            except duckdb.Error as error:
+                raise WorkbenchError(
+                    f"these results cannot be asked: {str(error)[:300]}"
+                ) from error
+
+
+def _check_size(store: Path) -> None:
+    """A few bytes of a hostile file may stand for gigabytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    total = 0
+    for path in store.glob("*.parquet"):
+        try:
+            of_file = pq.read_metadata(path)
+        except (pa.ArrowException, OSError):
+            continue  # it is named as broken where it is read
+        total += sum(of_file.row_group(i).total_byte_size for i in range(of_file.num_row_groups))
+        if total > MAX_BYTES:
+            raise BudgetError(
+                f"{store} holds over {MAX_BYTES >> 20} MiB of findings: ask them with `workbench query`"
+            )
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and value != value else value
