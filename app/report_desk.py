@@ -17,7 +17,6 @@ from app.cache import ByteCache
 from app.report_folder import (
     GOING,
     REQUEST_FILE,
-    RESUMABLE,
     STORE,
     ReportFolder,
     Standing,
@@ -35,7 +34,11 @@ if TYPE_CHECKING:
 # A folder of `workbench report` may be called anything; one name, no path, nothing hidden.
 NAME = re.compile(r"[^\x00-\x1f\x7f/\\.][^\x00-\x1f\x7f/\\]{0,119}")
 MAX_FINDINGS = 512 << 20
-LONG = 2000
+LONG, PLAN_FILE = 2000, "plan.json"
+
+
+class NothingYetError(WorkbenchError):
+    """A report that has not come to any result."""
 
 
 @dataclass(frozen=True)
@@ -197,10 +200,10 @@ class ReportDesk:
                 f"{folder.name} was made by `workbench report`: the same command goes on with it"
             )
         with self._lock:
-            state = folder.standing.state
+            now = folder.standing
             if what == "resume":
-                if state not in RESUMABLE:
-                    raise UnsupportedError(f"{name} is {state}: there is nothing to resume")
+                if not now.can_resume:
+                    raise UnsupportedError(f"{name} is {now.state}: there is nothing to resume")
                 start(folder)
             elif what == "cancel":
                 folder.cancel()
@@ -211,11 +214,14 @@ class ReportDesk:
         """What a report has found so far, read once for each state of its store.
 
         Raises:
+            NothingYetError: what is to be asked is still being worked out.
             WorkbenchError: no such report, or nothing in it can be read.
         """
         from app.report_findings import Findings
 
         folder = self.find(name)
+        if not (folder.path / STORE / PLAN_FILE).exists():
+            raise NothingYetError("There are no results yet.")
         key = (folder.name, folder.stamp)
         with self._reading:  # two visitors never read it twice
             found = self._findings.get(key)
@@ -232,6 +238,9 @@ class ReportDesk:
         """
         import pandas as pd
 
+        folder = self.find(name)
+        if not (folder.path / STORE / PLAN_FILE).exists():
+            raise NothingYetError("There are no jobs yet.")
         rows = [
             {
                 "model": job.model,
@@ -240,9 +249,10 @@ class ReportDesk:
                 "seconds": record.seconds if record and status == "ok" else None,
                 "why": record.error if record else "",
             }
-            for job, status, record in self.find(name).ended()
+            for job, status, record in folder.ended()
         ]
-        return pd.DataFrame(rows, columns=["model", "probe", "status", "seconds", "why"])
+        frame = pd.DataFrame(rows, columns=["model", "probe", "status", "seconds", "why"])
+        return frame.astype({"seconds": "float64"})
 
 
 def _new_folder(root: Path, wanted: Wanted) -> ReportFolder:
@@ -273,11 +283,11 @@ def _is_report(path: Path) -> bool:
     """A folder of its own, no link, that holds a request or results."""
     if path.is_symlink() or not path.is_dir():
         return False
-    return (path / REQUEST_FILE).is_file() or (path / STORE / "plan.json").is_file()
+    return (path / REQUEST_FILE).is_file() or (path / STORE / PLAN_FILE).is_file()
 
 
 def _made(folder: ReportFolder) -> float:
-    for path in (folder.path / REQUEST_FILE, folder.path / STORE / "plan.json", folder.path):
+    for path in (folder.path / REQUEST_FILE, folder.path / STORE / PLAN_FILE, folder.path):
         try:
             return path.stat().st_mtime
         except OSError:

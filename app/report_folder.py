@@ -88,6 +88,11 @@ class Standing:
     pid: int | None = None
     started: float | int | None = None
 
+    @property
+    def can_resume(self) -> bool:
+        """Whether there is something left to do: jobs that failed are asked again."""
+        return self.state in RESUMABLE or (self.state == "finished" and self.failed > 0)
+
 
 @dataclass(frozen=True)
 class ReportFolder:
@@ -225,7 +230,7 @@ def _ended(store: Path, stamp: Stamp) -> tuple[tuple["Job", str, "Record | None"
     try:
         for job, record in Store(store).records():
             texts = (job.model, job.spec, job.model_hash, job.probe, job.data, job.config)
-            whole = record is None or isinstance(record.error, str)
+            whole = record is None or (isinstance(record.error, str) and _is_number(record.seconds))
             if not all(isinstance(text, str) for text in texts) or not whole:
                 raise CheckpointError(f"{store} is broken: a job's names are no text")
             found.append((job, "waiting" if record is None else record.status, record))

@@ -20,7 +20,6 @@ from app.report_folder import (
     CONTROL_FILE,
     LOCK_FILE,
     LOG_FILE,
-    RESUMABLE,
     STORE,
     ReportFolder,
     Standing,
@@ -54,7 +53,7 @@ def start(folder: ReportFolder) -> None:
         if not is_ours:
             raise ConfigError(f"{folder.name} is being worked on already")
         now = folder.standing
-        if now.state not in RESUMABLE:
+        if not now.can_resume:
             raise ConfigError(f"{folder.name} is {now.state}: there is nothing to start")
         (folder.path / CONTROL_FILE).unlink(missing_ok=True)
         folder.tell(replace(now, state="queued", message="", running=()))

@@ -19,9 +19,9 @@
 
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.reports = {
-    look(measure, of, filter, asked, state) {
+    look(measure, of, auto, filter, asked, state) {
       const next = { ...state };
-      if (measure) next.measure = measure;
+      if (measure && auto) next.measure = measure === auto ? "" : measure;
       if (of) next.of = of;
       if (filter) next.where = Object.keys(filter).length ? JSON.stringify(filter) : "";
       if (asked && asked.sortModel) next.order = asked.sortModel.map((one) => `${one.colId}:${one.sort}`).join(",");

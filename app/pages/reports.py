@@ -95,8 +95,10 @@ def _report(
         dcc.Interval(id="report-tick", interval=1000, max_intervals=1, disabled=True),
         views.head(row, folder),
         html.Div(id="report-broken"),
-        tables.pivot_section(state),
-        tables.findings_section(state),
+        dcc.Store(id="report-auto"),
+        html.Div(
+            [tables.pivot_section(state), tables.findings_section(state)], id="report-results"
+        ),
         reports_results.jobs_section(),
     ]
     return main, state, complaints
@@ -114,6 +116,7 @@ def register(app: Dash, session: Session) -> None:
             "look",
             ("report-measure", "value"),
             ("report-of", "value"),
+            ("report-auto", "data"),
             (tables.GRID, "filterModel"),
             (tables.GRID, "getRowsRequest"),
         ),

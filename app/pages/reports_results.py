@@ -6,7 +6,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, html, no_update
 
 from app.components import alert
-from app.report_desk import ReportDesk
+from app.report_desk import NothingYetError, ReportDesk
 from app.report_filters import read_request
 from app.report_findings import LARGEST, MEAN, Findings, Measure
 from app.session import Session
@@ -64,6 +64,8 @@ def _register_rows(app: Dash, session: Session) -> None:
         try:
             findings = desk.findings(name)
             found, total = findings.block(read_request(asked))
+        except NothingYetError:
+            return {"rowData": [], "rowCount": 0}, None
         except WorkbenchError as error:
             return {"rowData": [], "rowCount": 0}, alert(str(error))
         opens = tables.opener(findings, known_models(session))
@@ -79,39 +81,49 @@ def _register_pivot(app: Dash, session: Session) -> None:
         Output("report-pivot", "children"),
         Output("report-measure", "data"),
         Output("report-measure", "value"),
+        Output("report-auto", "data"),
         Output("report-of", "data"),
         Output("report-of-field", "hidden"),
+        Output("report-results", "hidden"),
         Output("report-broken", "children"),
         Input(DATA, "data"),
         Input("report-measure", "value"),
         Input("report-of", "value"),
+        State("report-auto", "data"),
         State("reports-first", "data"),
         State(STATE, "data"),
         prevent_initial_call=True,
     )
-    def pivot(data: Any, wanted: Any, of: Any, name: Any, given: Any) -> tuple[Any, ...]:
+    def pivot(data: Any, chosen: Any, of: Any, auto: Any, name: Any, given: Any) -> tuple[Any, ...]:
         if data is None:  # the first look at how the report stands has not come back yet
-            return (no_update,) * 6
+            return (no_update,) * 8
+        none = (no_update, no_update, no_update, no_update, True)
         try:
             findings = desk.findings(name)
-            measures = findings.measures()
+            if not findings.n_rows and not findings.broken:
+                raise NothingYetError("There are no results yet.")
             broken = [alert(visible_text(reason)) for reason in findings.broken[:5]]
+            measures = findings.measures()
             if not measures:
-                hint = html.Div("Nothing was measured of heads yet.", className="hint")
-                return hint, [], None, tables.of_options(()), True, broken
-            measure, said = _measure(measures, wanted or (given or {}).get("measure"))
-            place = _place(measure, of)
-            content = _drawn(session, findings, measure, place)
+                hint = html.Div("Nothing was measured of heads so far.", className="hint")
+                return hint, *none, False, broken
+            # What nobody chose gives way as soon as there is something better to begin with.
+            wanted = (given or {}).get("measure") if chosen in (None, auto) else chosen
+            measure, said = _measure(measures, wanted)
+            content = _drawn(session, findings, measure, _place(measure, of))
+        except NothingYetError as error:
+            said_so = f"{error} Numbers appear here as they come."
+            return no_update, *none, True, html.Div(said_so, className="hint report-none")
         except WorkbenchError as error:
-            return (*[no_update] * 4, True, alert(str(error)))
-        options = tables.of_options(measure.places)
-        is_one = len(measure.places) == 1
+            return no_update, *none, False, alert(str(error))
         return (
             [*said, *content],
             tables.measure_options(measures),
             measure.key,
-            options,
-            is_one,
+            _first(measures).key,
+            tables.of_options(measure.places),
+            len(measure.places) == 1,
+            False,
             broken,
         )
 
@@ -133,7 +145,11 @@ def _measure(measures: list[Measure], wanted: Any) -> tuple[Measure, list[Any]]:
     if wanted:
         lacks = f"no measure {str(wanted)[:80]!r} of heads in this report: this shows another"
         said = [html.Div(visible_text(lacks), className="alert note", role="status")]
-    return by_key.get(FIRST, measures[0]), said
+    return _first(measures), said
+
+
+def _first(measures: list[Measure]) -> Measure:
+    return next((one for one in measures if one.key == FIRST), measures[0])
 
 
 def _place(measure: Measure, of: Any) -> str:
@@ -155,6 +171,8 @@ def _register_jobs(app: Dash, desk: ReportDesk) -> None:
             return no_update
         try:
             frame = desk.jobs(name)
+        except NothingYetError:
+            return html.Div("No jobs yet.", className="hint")
         except WorkbenchError as error:
             return alert(str(error))
         if frame.empty:

@@ -9,7 +9,7 @@ from dash import html
 
 from app.components import alert, aria, attributes
 from app.report_desk import Row, labels
-from app.report_folder import PRODUCTS, RESUMABLE, ReportFolder
+from app.report_folder import PRODUCTS, ReportFolder
 from app.views.training import section, spell_time
 from workbench.figures.tokens import visible
 
@@ -84,7 +84,8 @@ def standing(row: Row) -> list[Any]:
     told = row.standing
     parts = [f"{told.done:,} of {told.jobs:,} jobs" if told.jobs else "working out what to ask"]
     parts += [f"{told.failed:,} failed"] if told.failed else []
-    parts += [f"{told.refused:,} do not apply"] if told.refused else []
+    applies = "does not apply" if told.refused == 1 else "do not apply"
+    parts += [f"{told.refused:,} {applies}"] if told.refused else []
     if row.state == "running" and told.jobs:
         parts.append(f"about {spell_time(told.remaining)} left")
     shown = SAID[row.state] if told.jobs or row.state != "running" else "starting"
@@ -160,7 +161,9 @@ def buttons() -> list[html.Button]:
 
 def which_buttons(row: Row) -> tuple[bool, bool]:
     """Whether cancel and resume are hidden."""
-    return not (row.is_ours and row.is_going), not (row.is_ours and row.state in RESUMABLE)
+    return not (row.is_ours and row.is_going), not (
+        row.is_ours and row.state != "broken" and row.standing.can_resume
+    )
 
 
 def head(row: Row, folder: ReportFolder) -> html.Section:

@@ -30,8 +30,8 @@ WIDTHS = {
     "model": 120,
     "probe": 150,
     "measure": 180,
-    "layer": 74,
-    "head": 72,
+    "layer": 106,
+    "head": 104,
     "site": 110,
     "item": 110,
 }
@@ -97,7 +97,7 @@ def _column(name: str, sorts: dict[str, str]) -> dict[str, Any]:
     column: dict[str, Any] = {
         "field": name,
         "headerName": HEADERS.get(name, name),
-        "width": WIDTHS.get(name, 88),
+        "width": WIDTHS.get(name, 104),
         "filter": "agTextColumnFilter" if is_text else "agNumberColumnFilter",
         "filterParams": {"filterOptions": list(options), "maxNumConditions": 4, "debounceMs": 400},
     }
@@ -256,7 +256,8 @@ def pivot_grid(pivot: Pivot, measure: Measure, opens: Opens) -> list[Any]:
     )  # fmt: skip
     n_heads, n_models = pivot.n_left_out
     left = f" {n_heads:,} more heads and {n_models:,} more models are in the table of all findings."
-    said = f"In {measure.unit or 'no unit'}; the darkest is ±{limit:.3g}."
+    unit = measure.unit or "no unit"
+    said = f"{measure.name} of {measure.probe}, in {unit}; the darkest is ±{limit:.3g}."
     return [
         html.Div(grid, role="region", **aria(f"{measure.name} of all heads")),
         html.Div(visible_text(said + (left if n_heads or n_models else "")), className="hint"),
