@@ -29,6 +29,7 @@ from workbench.sites import Head, Site
 
 # Logits of several heads at once: as many heads as this has room for.
 MAX_BYTES = 400_000_000
+MEAN_ROWS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +109,11 @@ def head_effects(
     rng = np.random.default_rng(seed)
     renamed = np.stack([rng.permutation(model.cfg.d_vocab) for _ in range(n_draws)])
     names = torch.from_numpy(renamed)
+    # What blocks are given beside the stream depends on the prompts' length alone.
+    blocks = Blocks(model, tokens[:1])
     losses, found = [], []
     for index, row in enumerate(tokens):
-        loss, measured = _one_prompt(model, row[None], means, names)
+        loss, measured = _one_prompt(blocks, row[None], means, names)
         losses.append(loss)
         found.append(measured)
         if progress is not None:
@@ -125,24 +128,25 @@ def _mean_z(
 ) -> dict[int, Float[Tensor, "head d_head"]]:
     layers = [layer for layer in range(model.cfg.n_layers) if model.n_heads_in(layer)]
     total = dict.fromkeys(layers, torch.zeros(()))
-    for row in tokens:
-        one = run(model, row[None], sites=["z"])
+    for rows in tokens.split(MEAN_ROWS):
+        some = run(model, rows, sites=["z"])
         for layer in layers:
-            total[layer] = total[layer] + one[Site("z", layer)][0, 1:].mean(0)
+            total[layer] = total[layer] + some[Site("z", layer)][:, 1:].mean(1).sum(0)
     return {layer: summed / len(tokens) for layer, summed in total.items()}
 
 
 def _one_prompt(
-    model: Model,
+    blocks: Blocks,
     tokens: Int[Tensor, "1 pos"],
     means: dict[int, Float[Tensor, "head d_head"]],
     names: Int[Tensor, "draw d_vocab"],
 ) -> tuple[float, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Loss; effect `[head]`, divergence `[head]` and null `[head draw]` of one prompt."""
-    blocks = Blocks(model, tokens)
-    one = run(model, tokens, sites=["resid_pre"])
+    one = run(blocks.model, tokens, sites=["resid_pre"])
     # The first prediction is made by a position that is never changed itself.
     clean = one.logits[0, 1:-1].log_softmax(-1)
+    likely = clean.exp()
+    entropy = (likely * clean).sum(-1)
     following = tokens[0, 2:]
     index = torch.cat([following[None], names[:, following]])
     parts: list[list[np.ndarray]] = [[], [], []]
@@ -150,8 +154,17 @@ def _one_prompt(
         stream = one[Site("resid_pre", layer)]
         room = max(1, MAX_BYTES // (8 * max(1, clean.numel())))
         for heads in torch.arange(len(mean)).split(room):
-            lost, kl = _without(blocks, layer, stream, mean, heads, clean)
-            picked = lost.gather(2, index.T.expand(len(heads), -1, -1)).mean(1)
+            logits = _without(blocks, layer, stream, mean, heads)
+            total = logits.logsumexp(-1, keepdim=True)
+            lost = (
+                clean.gather(1, index.T)
+                + total
+                - logits.gather(2, index.T.expand(len(heads), -1, -1))
+            )
+            picked = lost.mean(1)
+            # Σ p (log p - logits) + total, without a tensor of the differences.
+            moved = torch.einsum("qv,hqv->hq", likely, logits)
+            kl = (entropy + total[..., 0] - moved).mean(-1)
             for kept, numbers in zip(parts, (picked[:, 0], kl, picked[:, 1:]), strict=True):
                 kept.append(numbers.double().cpu().numpy())
     loss = -float(clean.gather(1, following[:, None]).mean())
@@ -164,15 +177,12 @@ def _without(
     stream: Float[Tensor, "1 pos d_model"],
     mean: Float[Tensor, "head d_head"],
     heads: Int[Tensor, " chosen"],
-    clean: Float[Tensor, "query d_vocab"],
-) -> tuple[Float[Tensor, "chosen query d_vocab"], Float[Tensor, " chosen"]]:
-    """What the log-probabilities lose without each of some heads of a layer, and the divergence."""
+) -> Float[Tensor, "chosen query d_vocab"]:
+    """The logits without each of some heads of a layer, where a next token is known."""
     model = blocks.model
     hook = (model.site_hook(Site("z", layer)), _replaced(mean, heads))
     with model.lock, torch.no_grad(), model.hooks([hook]):
-        logits = blocks.onward(layer, stream.expand(len(heads), -1, -1))
-    lost = clean - logits[:, 1:-1].log_softmax(-1)
-    return lost, (clean.exp() * lost).sum(-1).mean(-1)
+        return blocks.onward(layer, stream.expand(len(heads), -1, -1), slice(1, -1))
 
 
 def _replaced(mean: Float[Tensor, "head d_head"], heads: Int[Tensor, " chosen"]) -> HookFn:

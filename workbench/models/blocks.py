@@ -47,9 +47,9 @@ class Blocks:
         return after[0] if isinstance(after, tuple) else after
 
     def onward(
-        self, layer: int, x: Float[Tensor, "row pos d_model"]
-    ) -> Float[Tensor, "row pos d_vocab_out"]:
-        """The logits when this stream enters a layer."""
+        self, layer: int, x: Float[Tensor, "row pos d_model"], at: slice = slice(None)
+    ) -> Float[Tensor, "row read d_vocab_out"]:
+        """The logits when this stream enters a layer, at some positions."""
         for later in range(layer, len(self.modules)):
             x = self.call(later, x)
-        return self.model.readout(x)
+        return self.model.readout(x[:, at])
