@@ -3,6 +3,7 @@
 from benchmarks import (
     circuits,
     composition,
+    head_ablation,
     regularizers,
     runs,
     startup,
@@ -20,6 +21,7 @@ for benchmark in (
     circuits,
     top_entries,
     composition,
+    head_ablation,
     viewer,
     wiring,
 ):

@@ -20,8 +20,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+def commands(block: str) -> list[str]:
+    return [line.split(" #")[0].strip() for line in block.splitlines() if line]
+
+
+# In these blocks each command builds on those before it.
+IN_TURN = [block for block in blocks("sh") if "runs/moons" in block or "workbench query" in block]
 COMMANDS = [
-    line.split(" #")[0].strip() for block in blocks("sh") for line in block.splitlines() if line
+    command for block in blocks("sh") if block not in IN_TURN for command in commands(block)
 ]
 MAKE = [command for command in COMMANDS if command.startswith("make ")]
 WORKBENCH = [command for command in COMMANDS if command.startswith("workbench ")]
@@ -53,6 +59,21 @@ def test_a_workbench_command_runs(command, tmp_path):
     if command.startswith("workbench attention smollm2"):
         name, probability = re.search(r"(' Mary')\s+([\d.]+)", done.stdout).groups()
         assert name == "' Mary'" and 0.90 < float(probability) < 0.94
+
+
+@pytest.mark.parametrize("block", IN_TURN, ids=["training", "reports"])
+def test_commands_that_build_on_one_another_run_in_turn(block, tmp_path):
+    for command in commands(block):
+        words = shlex.split(command)
+        done = subprocess.run(
+            [str(BIN / words[0]), *words[1:]],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        assert done.stdout.strip()
 
 
 def test_the_dashboard_serves_and_says_where():
