@@ -1,9 +1,9 @@
 """What a report would ask and take, before it is started: models, probes that refuse some, the estimate."""
 
-import tempfile
+import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ from app.cache import ByteCache
 from app.report_folder import Wanted
 from app.session import Session
 from app.trainings import Trainings
+from probes.facts import ModelFacts
+from probes.sources import ModelSource
 from workbench.errors import ConfigError, WorkbenchError
 
 if TYPE_CHECKING:
@@ -137,6 +139,19 @@ def _findable(spec: str) -> str:
     return spec if is_plain else f"{path.resolve()}{spec[len(name) :]}"  # type: ignore[union-attr]
 
 
+@dataclass(frozen=True)
+class _Remembered(ModelSource):
+    """A model whose shape is found out once, since some have to be loaded for it."""
+
+    kept: dict[str, ModelFacts] = field(default_factory=dict, compare=False)
+
+    def facts(self) -> ModelFacts:
+        """Its shape."""
+        if self.hash not in self.kept:
+            self.kept[self.hash] = super().facts()
+        return self.kept[self.hash]
+
+
 class Planner:
     """Estimates, each made once; shapes of models that have to be loaded for it are kept for as long."""
 
@@ -145,7 +160,7 @@ class Planner:
         self._data: ByteCache[Any] = ByteCache(
             64 << 20, lambda data: data.facts.n_characters, keep=1
         )
-        self._facts = tempfile.TemporaryDirectory(prefix="workbench-facts-")
+        self._facts: dict[str, ModelFacts] = {}
         self._lock = threading.Lock()
 
     def estimate(self, wanted: Wanted) -> Estimate:
@@ -187,8 +202,14 @@ class Planner:
             if text is None:
                 text = read_data(data)
                 self._data.put(data, text)
-            asked = Asked(read_sources(models), all_probes(), text, {})
-            plan = make_plan(asked, Store(self._facts.name))
+            sources = tuple(
+                _Remembered(one.name, one.step, one.label, self._facts)
+                for one in read_sources(models)
+            )
+            # Nothing is there, and nothing is written.
+            plan = make_plan(
+                Asked(sources, all_probes(), text, {}), Store(Path(os.devnull) / "none"), keep=False
+            )
             self._plans.put(key, plan)
         return plan
 
