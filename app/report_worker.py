@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.report_folder import (
     CONTROL_FILE,
+    GOING,
     LOCK_FILE,
     LOG_FILE,
     STORE,
@@ -53,7 +54,8 @@ def start(folder: ReportFolder) -> None:
         if not is_ours:
             raise ConfigError(f"{folder.name} is being worked on already")
         now = folder.standing
-        if not now.can_resume:
+        # While we hold the lock, "running" is what a process said that is gone.
+        if not (now.can_resume or now.state in GOING):
             raise ConfigError(f"{folder.name} is {now.state}: there is nothing to start")
         (folder.path / CONTROL_FILE).unlink(missing_ok=True)
         folder.tell(replace(now, state="queued", message="", running=()))

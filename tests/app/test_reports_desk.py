@@ -235,3 +235,23 @@ def test_heads_are_opened_only_where_a_page_can_show_them():
     assert opens("a@10", 1, 2)["attention"] == "/?model=attn-2l&step=10&head=1.2&locked=1"
     for label, layer in (("a@7", 1), ("x", 1), ("gone", 1), ("a", None)):
         assert opens(label, layer, 0) == {}
+
+
+def test_what_a_killed_process_left_can_be_started_again(root, desk, monkeypatch):
+    started = []
+    monkeypatch.setattr("subprocess.Popen", lambda words, **_: started.append(words) or Ended())
+    for state in ("running", "writing"):
+        folder = asked(root, state, state=state, jobs=2, done=1)
+        assert folder.standing.state == "interrupted"
+        desk.ask(state, "resume")
+        assert folder.standing.state == "queued" and started[-1][-1] == str(folder.path)
+    name = desk.start(WANTED)
+    assert name == "attn-2l" and ReportFolder(root / name).wanted == WANTED
+    assert desk.start(WANTED) == "attn-2l-2" and len(started) == 4
+
+
+class Ended:
+    """A process that has come and gone."""
+
+    def wait(self):
+        return 0
