@@ -73,7 +73,10 @@ def losses(
     )
     figure.update_xaxes(title_text="step", rangemode="tozero")
     figure.update_yaxes(
-        title_text="loss", type="log" if is_log else "linear", exponentformat="power"
+        title_text="loss",
+        type="log" if is_log else "linear",
+        exponentformat="power",
+        minorloglabels="complete",
     )
     _mark(figure, at)
     return figure

@@ -43,7 +43,11 @@ def pruning_figure(curve: PruningCurve, chosen: int = 0) -> go.Figure:
         zeroline=False,
     )
     is_positive = len(finite) > 0 and bool((finite > 0).all())
-    figure.update_yaxes(title_text="loss, measured", type="log" if is_positive else "linear")
+    figure.update_yaxes(
+        title_text="loss, measured",
+        type="log" if is_positive else "linear",
+        minorloglabels="complete",
+    )
     # The page moves this line under the slider.
     figure.add_shape(
         type="line",
@@ -67,7 +71,8 @@ def response_figure(found: Responses) -> go.Figure:
     columns = max(1, min(3, len(features)))
     rows = max(1, -(-len(features) // columns))
     titles = [
-        f"{html.escape(feature.name)}  (ε² = {max(0.0, feature.explained):.2f})" for feature in features
+        f"{html.escape(feature.name)}  (ε² = {max(0.0, feature.explained):.2f})"
+        for feature in features
     ]
     figure = make_subplots(
         rows=rows,

@@ -127,7 +127,8 @@ function paintNames(context, data, place, live, ink) {
   context.textAlign = "left";
   for (const [name, row] of data.rows) {
     if (place.gutter) context.fillText(name, 0, place.up(row), place.gutter - 10);
-    else context.fillText(name, 2, place.up(row) - 26);
+    // Boxes of heads have names of their own above them.
+    else context.fillText(name, 2, place.up(row) - (name.startsWith("heads") ? 40 : 26));
   }
   if (!data.dots.labels.length) return;
   const top = Math.max(...data.rows.map(([, row]) => row));
