@@ -201,15 +201,16 @@ def _register_live(app: Dash, desk: ReportDesk) -> None:
         pace = (False, 0, FAST_MS if row.is_going else SLOW_MS)
         if found == stamp and ctx.triggered_id == "report-tick":
             return (*[no_update] * 7, *pace)
-        said = None if ctx.triggered_id == "report-tick" else no_update
+        # What was said of a button holds until the next look.
+        is_tick = ctx.triggered_id == "report-tick"
         version = _version(row, folder.stamp)
         return (
             views.standing(row),
             views.files(folder),
             *views.which_buttons(row),
             no_update if version == data else version,
-            said,
-            found,
+            None if is_tick else no_update,
+            found if is_tick else None,
             *pace,
         )
 

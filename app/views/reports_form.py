@@ -63,7 +63,7 @@ def _models(choices: Sequence[Choice], chosen: Sequence[str]) -> dmc.MultiSelect
         searchable=True,
         hidePickedOptions=True,
         size="xs",
-        attributes={"input": {"aria-label": "Models"}},
+        attributes={"inputField": {"aria-label": "Models"}},
     )
 
 
