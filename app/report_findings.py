@@ -111,11 +111,6 @@ class Findings:
         }
         return cls(found, tuple(dict.fromkeys(results.broken.values())), opened)
 
-    def close(self) -> None:
-        """Let go of the memory."""
-        with self._lock:
-            self._connection.close()
-
     def block(self, asked: Asked) -> tuple[list[dict[str, Any]], int]:
         """The rows that a grid asks for, and how many there are in all."""
         total = self._all(f"SELECT count(*) FROM findings WHERE {asked.where}", asked.values)

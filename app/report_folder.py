@@ -89,6 +89,11 @@ class Standing:
     started: float | int | None = None
 
     @property
+    def asked(self) -> tuple[int, int]:
+        """Jobs that have ended and all of them, without those that do not apply."""
+        return max(0, self.done - self.refused), max(0, self.jobs - self.refused)
+
+    @property
     def can_resume(self) -> bool:
         """Whether there is something left to do: jobs that failed are asked again."""
         return self.state in RESUMABLE or (self.state == "finished" and self.failed > 0)

@@ -218,7 +218,7 @@ def _register_live(app: Dash, desk: ReportDesk) -> None:
 def _version(row: Row, stamp: tuple[int, ...]) -> str:
     """Changes when the tables are to be read anew: while a report goes on, each time results have doubled."""
     if row.is_going:
-        return f"going {(row.standing.done - row.standing.refused).bit_length()}"
+        return f"going {row.standing.asked[0].bit_length()} {any(stamp[3:])}"
     return f"{row.state} {stamp}"
 
 

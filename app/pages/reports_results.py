@@ -112,8 +112,7 @@ def _register_pivot(app: Dash, session: Session) -> None:
             measure, said = _measure(measures, wanted)
             content = _drawn(session, findings, measure, _place(measure, of))
         except NothingYetError as error:
-            said_so = f"{error} Numbers appear here as they come."
-            return no_update, *none, True, html.Div(said_so, className="hint report-none")
+            return no_update, *none, True, html.Div(str(error), className="hint report-none")
         except WorkbenchError as error:
             return no_update, *none, False, alert(str(error))
         return (

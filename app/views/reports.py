@@ -70,7 +70,8 @@ def _counts(row: Row) -> str:
     told = row.standing
     if not told.jobs:
         return ""
-    counts = f"{told.done}/{told.jobs}" if told.done < told.jobs else f"{told.jobs} jobs"
+    done, jobs = told.asked
+    counts = f"{done}/{jobs}" if done < jobs else f"{jobs} jobs"
     return counts + (f", {told.failed} failed" if told.failed else "")
 
 
@@ -82,7 +83,8 @@ def report_address(name: str, find: str = "") -> str:
 def standing(row: Row) -> list[Any]:
     """How a report stands: jobs in words and as a bar, what runs, and what went wrong."""
     told = row.standing
-    parts = [f"{told.done:,} of {told.jobs:,} jobs" if told.jobs else "working out what to ask"]
+    done, jobs = told.asked
+    parts = [f"{done:,} of {jobs:,} jobs" if told.jobs else "working out what to ask"]
     parts += [f"{told.failed:,} failed"] if told.failed else []
     applies = "does not apply" if told.refused == 1 else "do not apply"
     parts += [f"{told.refused:,} {applies}"] if told.refused else []
@@ -122,7 +124,8 @@ def _share(row: Row) -> float:
     told = row.standing
     if row.state == "finished":
         return 1.0
-    done = told.done / told.jobs if told.jobs else 0.0
+    n_done, n_jobs = told.asked
+    done = n_done / n_jobs if n_jobs else 0.0
     return max(done, min(1.0, told.share)) if row.is_going else done
 
 
