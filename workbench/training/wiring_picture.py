@@ -182,9 +182,7 @@ def _weights(wires: Wires) -> Float32[np.ndarray, "source target"]:
     return weight
 
 
-def _chosen(
-    weights: Sequence[np.ndarray], limit: int, scale: Scale
-) -> list[Int[np.ndarray, " _"]]:
+def _chosen(weights: Sequence[np.ndarray], limit: int, scale: Scale) -> list[Int[np.ndarray, " _"]]:
     """The flat places of the lines of each block, thickest first."""
     best = [_largest(weight, limit) for weight in weights]
     if scale == "block":
