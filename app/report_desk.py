@@ -112,8 +112,7 @@ class ReportDesk:
         name, made = folder.name, _made(folder)
         try:
             if folder.has_request:
-                wanted = folder.wanted
-                standing = folder.standing
+                wanted, standing = folder.wanted, folder.standing
                 return Row(
                     name=name,
                     title=wanted.title or name,

@@ -75,8 +75,6 @@ def _register_rows(app: Dash, session: Session) -> None:
 
 
 def _register_pivot(app: Dash, session: Session) -> None:
-    desk = session.reports
-
     @app.callback(
         Output("report-pivot", "children"),
         Output("report-measure", "data"),
@@ -97,34 +95,46 @@ def _register_pivot(app: Dash, session: Session) -> None:
     def pivot(data: Any, chosen: Any, of: Any, auto: Any, name: Any, given: Any) -> tuple[Any, ...]:
         if data is None:  # the first look at how the report stands has not come back yet
             return (no_update,) * 8
-        none = (no_update, no_update, no_update, no_update, True)
-        try:
-            findings = desk.findings(name)
-            if not findings.n_rows and not findings.broken:
-                raise NothingYetError("There are no results yet.")
-            broken = [alert(visible_text(reason)) for reason in findings.broken[:5]]
-            measures = findings.measures()
-            if not measures:
-                hint = html.Div("Nothing was measured of heads so far.", className="hint")
-                return hint, *none, False, broken
-            # What nobody chose gives way as soon as there is something better to begin with.
-            wanted = (given or {}).get("measure") if chosen in (None, auto) else chosen
-            measure, said = _measure(measures, wanted)
-            content = _drawn(session, findings, measure, _place(measure, of))
-        except NothingYetError as error:
-            return no_update, *none, True, html.Div(str(error), className="hint report-none")
-        except WorkbenchError as error:
-            return no_update, *none, False, alert(str(error))
-        return (
-            [*said, *content],
-            tables.measure_options(measures),
-            measure.key,
-            _first(measures).key,
-            tables.of_options(measure.places),
-            len(measure.places) == 1,
-            False,
-            broken,
-        )
+        return _look(session, name, (chosen, auto, (given or {}).get("measure")), of)
+
+
+def _look(
+    session: Session, name: Any, measures_named: tuple[Any, Any, Any], of: Any
+) -> tuple[Any, ...]:
+    """What the callback above returns.
+
+    Args:
+        measures_named: chosen in the list; chosen there by nobody; asked for by the address.
+    """
+    chosen, auto, in_address = measures_named
+    none = (no_update, no_update, no_update, no_update, True)
+    try:
+        findings = session.reports.findings(name)
+        if not findings.n_rows and not findings.broken:
+            raise NothingYetError("There are no results yet.")
+        broken = [alert(visible_text(reason)) for reason in findings.broken[:5]]
+        measures = findings.measures()
+        if not measures:
+            hint = html.Div("Nothing was measured of heads so far.", className="hint")
+            return hint, *none, False, broken
+        # What nobody chose gives way as soon as there is something better to begin with.
+        wanted = in_address if chosen in (None, auto) else chosen
+        measure, said = _measure(measures, wanted)
+        content = _drawn(session, findings, measure, _place(measure, of))
+    except NothingYetError as error:
+        return no_update, *none, True, html.Div(str(error), className="hint report-none")
+    except WorkbenchError as error:
+        return no_update, *none, False, alert(str(error))
+    return (
+        [*said, *content],
+        tables.measure_options(measures),
+        measure.key,
+        _first(measures).key,
+        tables.of_options(measure.places),
+        len(measure.places) == 1,
+        False,
+        broken,
+    )
 
 
 def _drawn(session: Session, findings: Findings, measure: Measure, place: str) -> list[Any]:
@@ -137,12 +147,12 @@ def _drawn(session: Session, findings: Findings, measure: Measure, place: str) -
 
 def _measure(measures: list[Measure], wanted: Any) -> tuple[Measure, list[Any]]:
     """The measure that is asked for; else one that there is, and that is said."""
-    by_key = {one.key: one for one in measures}
+    by_key, wanted = {one.key: one for one in measures}, str(wanted or "")
     if wanted in by_key:
         return by_key[wanted], []
     said = []
     if wanted:
-        lacks = f"no measure {str(wanted)[:80]!r} of heads in this report: this shows another"
+        lacks = f"no measure {wanted[:80]!r} of heads in this report: this shows another"
         said = [html.Div(visible_text(lacks), className="alert note", role="status")]
     return _first(measures), said
 
