@@ -80,6 +80,8 @@ class LinearProbes(Probe):
         """No stream, or no text."""
         if facts.kind == "mlp":
             return f"it has no residual stream: {facts.described}"
+        if not facts.n_layers:
+            return f"it has no layers whose stream could be read: {facts.described}"
         return "" if facts.has_tokenizer else f"it reads no text: {facts.described}"
 
     def cost(self, facts: ModelFacts, data: DataFacts, config: LinearConfig) -> Cost:

@@ -90,7 +90,7 @@ class NeuronStatistics(Probe):
         positions = config.n_prompts * n_tokens
         layers = min(config.most_layers, facts.n_layers)
         forward = positions * 2 * facts.n_params / 2.5e10
-        turned = layers * (facts.d_mlp**3 * 40 + positions * facts.d_mlp**2 * 2) / 2e10
+        turned = layers * (facts.d_mlp**3 * 6 + positions * facts.d_mlp**2 * 2) / 2e10
         held = positions * facts.d_mlp * (4 * layers + 16) + facts.d_mlp**2 * 24
         return Cost(0.3 + forward + turned, held + n_tokens * facts.d_out * 8 + 6e7)
 
@@ -142,8 +142,6 @@ def participation(acts: Float[np.ndarray, "place neuron"]) -> Float[np.ndarray, 
 def _layer_rows(
     layer: int, acts: Float[np.ndarray, "place neuron"], texts: list[str], config: NeuronConfig
 ) -> Iterator[dict[str, Any]]:
-    from scipy.stats import ortho_group
-
     energy = (acts.astype(np.float64) ** 2).sum(0)
     is_dead = energy <= DEAD * np.median(energy)
     living = acts[:, ~is_dead]
@@ -157,7 +155,8 @@ def _layer_rows(
     }
     if living.shape[1] < 2:
         return
-    turn = ortho_group.rvs(living.shape[1], random_state=config.seed)
+    drawn = np.random.default_rng(config.seed).normal(size=(living.shape[1], living.shape[1]))
+    turn = np.linalg.qr(drawn)[0]  # up to signs, which participation does not see, a Haar rotation
     of = participation(living)
     for measure, values in (("participation", of), ("turned", participation(living @ turn))):
         yield {

@@ -67,6 +67,8 @@ class ResidualNorms(Probe):
         """Post-norm streams are no sums."""
         if facts.kind == "mlp":
             return f"it has no residual stream: {facts.described}"
+        if not facts.n_layers:
+            return f"it has no layers that write to its stream: {facts.described}"
         if facts.norm_position == "post":
             return (
                 f"its stream is normalised after every sum, so it does not grow: {facts.described}"

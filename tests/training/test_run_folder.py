@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 import torch
@@ -217,7 +218,13 @@ def test_a_finished_run_whose_status_was_lost_is_finished(finished, tmp_path):
 
 def test_the_newest_weights_of_an_unfinished_run_are_those_of_its_state(finished, tmp_path):
     run = create(tmp_path, PLAN)
-    work(run, lambda seen: run.ask("pause") if seen.step == 5 else None)
+
+    def heard(seen):
+        if seen.step == 5:
+            run.ask("pause")
+            time.sleep(0.3)  # longer than the worker goes without looking
+
+    work(run, heard)
     assert run.status.state == "paused"
     half = run.load()
     assert not torch.equal(half.layers[0].W, finished.load(4).layers[0].W)

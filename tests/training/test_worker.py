@@ -80,14 +80,6 @@ def test_a_worker_killed_twice_ends_with_the_bits_of_one_that_was_not(tmp_path):
         status = wait_for(
             folder, lambda now, least=least: now.state == "running" and now.step >= least
         )
-        if least == 1:
-            # Meanwhile: a second worker, by either door.
-            with pytest.raises(ConfigError, match="being trained already"):
-                start(folder)
-            words = [sys.executable, "-m", "workbench.training.worker", str(folder.path)]
-            second = subprocess.run(words, capture_output=True, text=True, check=False)
-            assert second.returncode == 3
-            assert "another worker trains" in second.stderr
         time.sleep(draw.random() / 10)
         os.kill(status.pid, signal.SIGKILL)
         wait_for(folder, lambda now: now.state != "running")
@@ -106,6 +98,18 @@ def test_a_worker_killed_twice_ends_with_the_bits_of_one_that_was_not(tmp_path):
     ]
     assert measured[0] == measured[1]
     assert folder.snapshots() == whole.snapshots() == (0, 400, 800)
+
+
+def test_a_second_worker_of_a_run_is_refused_by_either_door(tmp_path):
+    folder = create(tmp_path, PLAN)
+    with Lock(folder.path / LOCK_FILE) as is_ours:
+        assert is_ours
+        with pytest.raises(ConfigError, match="being trained already"):
+            start(folder)
+        words = [sys.executable, "-m", "workbench.training.worker", str(folder.path)]
+        second = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert second.returncode == 3
+    assert "another worker trains" in second.stderr
 
 
 @pytest.mark.parametrize(("word", "state"), [("pause", "paused"), ("cancel", "cancelled")])
@@ -174,7 +178,13 @@ def test_a_transformer_can_be_looked_at_while_it_is_trained(tmp_path):
 def paused(tmp_path, plan):
     """A run that stopped after some steps."""
     folder = create(tmp_path, plan)
-    work(folder, lambda seen: folder.ask("pause") if seen.step == 10 else None)
+
+    def heard(seen):
+        if seen.step == 10:
+            folder.ask("pause")
+            time.sleep(0.3)  # longer than the worker goes without looking
+
+    work(folder, heard)
     assert folder.status.state == "paused"
     (folder.path / CONTROL_FILE).unlink()
     return folder
@@ -264,11 +274,9 @@ def test_an_error_of_ours_is_told_as_it_is(tmp_path):
 
 
 def test_a_changed_plan_does_not_pass_for_the_run_that_began(tmp_path, plain):
-    folder = create(tmp_path, SHORT)
-    work(folder, lambda seen: folder.ask("pause") if seen.step == 10 else None)
+    folder = paused(tmp_path, SHORT)
     other = dataclasses.replace(SHORT, lr=1e-4)
     (folder.path / PLAN_FILE).write_text(other.to_json())
-    (folder.path / CONTROL_FILE).unlink()
     assert work(folder) == 1
     assert "other settings" in folder.status.message
 
