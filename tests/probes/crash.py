@@ -93,8 +93,8 @@ def is_alive(pid):
 
 
 def tables(folder):
-    """The bytes of every table by its name."""
-    return {path.name: path.read_bytes() for path in Path(folder).glob("*.parquet")}
+    """The bytes of every table by its name; what is still being written is none, and may be gone at once."""
+    return {path.name: path.read_bytes() for path in Path(folder).glob("[!.]*.parquet")}
 
 
 def undisturbed(root):
