@@ -1,7 +1,9 @@
 """The effect of every head: a batch for each layer, begun at that layer, against one pass for each head."""
 
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -46,32 +48,32 @@ def _losses(model: Model, tokens: torch.Tensor) -> torch.Tensor:
     return -log_probs.gather(2, tokens[:, 2:, None]).mean()
 
 
-def once(ours, peer) -> str:
-    """The ratio of single runs in CPU time, where each takes tens of seconds."""
-    taken = []
-    for side in (ours, peer):
-        start = time.process_time()
-        side()
-        taken.append(time.process_time() - start)
-    return f"{taken[0] / taken[1]:.2f}x  (one run each; peer {taken[1]:.1f} s)"
+def timed(side: Callable[[], Any]) -> tuple[Any, float]:
+    """What a side gives, and the CPU seconds that it took."""
+    start = time.process_time()
+    return side(), time.process_time() - start
 
 
 def main() -> None:
-    """Print the ratios, and how far apart the two are."""
+    """Print the ratios, and how far apart the two are; of SmolLM2 one run each, which take a minute or two."""
     torch.set_num_threads(1)
     for name, rounds in CASES.items():
         model = load(name)
         generator = torch.Generator().manual_seed(0)
-        tokens = torch.randint(model.cfg.d_vocab, (N_PROMPTS, N_TOKENS), generator=generator)
+        n_prompts = N_PROMPTS if rounds else 1
+        tokens = torch.randint(model.cfg.d_vocab, (n_prompts, N_TOKENS), generator=generator)
+        sides = (
+            partial(head_effects, model, tokens, n_draws=2),
+            partial(one_by_one, model, tokens),
+        )
         with torch.no_grad():
-            ours = torch.from_numpy(head_effects(model, tokens, n_draws=2).effect.mean(0))
-            apart = float((ours - one_by_one(model, tokens).double()).abs().max())
-            sides = (
-                partial(head_effects, model, tokens, n_draws=2),
-                partial(one_by_one, model, tokens),
-            )
-            ratio = interleaved(*sides, rounds=rounds, tries=1) if rounds else once(*sides)
-        report("≤ 0.33x", f"effect of {len(ours)} heads of {name}, one pass each", ratio)
+            (ours, taken), (theirs, peer) = timed(sides[0]), timed(sides[1])
+            effects = torch.from_numpy(ours.effect.mean(0))
+            apart = float((effects - theirs.double()).abs().max())
+            ratio: object = f"{taken / peer:.2f}x  (one run each; peer {peer:.1f} s)"
+            if rounds:
+                ratio = interleaved(*sides, rounds=rounds, tries=1)
+        report("≤ 0.33x", f"effect of {len(effects)} heads of {name}, one pass each", ratio)
         report("same", f"  largest difference, {name}", f"{apart:.1e} nats")
 
 
