@@ -116,6 +116,7 @@ class ModularityWiring(Probe):
 
 def _loss(model: Any, data: ProbeData, config: ModularityConfig) -> float:
     """Mean loss of the next token, nats; NaN where the model's vocabulary has no words for this text."""
+    from workbench.paths.ablation import next_token_loss
     from workbench.runs import run
 
     n_tokens = min(config.n_tokens, model.cfg.n_ctx)
@@ -123,10 +124,8 @@ def _loss(model: Any, data: ProbeData, config: ModularityConfig) -> float:
         tokens = data.tokens(model, config.n_prompts, n_tokens, config.seed)
     except UnsupportedError:
         return math.nan
-    losses = []
-    for row in tokens:
-        log_probs = run(model, row[None], sites=()).logits[0, :-1].log_softmax(-1)
-        losses.append(-float(log_probs.gather(1, row[1:, None]).double().mean()))
+    runs = (run(model, row[None], sites=()) for row in tokens)
+    losses = [float(next_token_loss(one.logits[0], one.tokens[0])) for one in runs]
     return sum(losses) / len(losses)
 
 

@@ -20,14 +20,13 @@ Every training is kept under the folder of runs: one that was stopped goes on, a
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from studies.independent_heads.trained import D_HEAD, N_CTX, REPEATS, TEXT, task_of
-from workbench.models.config import TransformerConfig
+from studies.independent_heads import trained as by_heads
+from studies.independent_heads.trained import REPEATS, TEXT, task_of
 from workbench.models.transformer import Transformer
 from workbench.training.config import TrainingConfig
 from workbench.training.growth import Addition, Grown, Turns, channels_then, train_in_turn
 from workbench.training.growth.channels import Entry
 from workbench.training.loop import ProgressFn
-from workbench.training.recipes import D_SYMBOLS, D_VOCAB
 from workbench.training.starts import language_model_start
 
 TASKS = (REPEATS, TEXT)
@@ -73,19 +72,7 @@ def seeds_of(task: str, config: Config) -> tuple[int, ...]:
 
 def untrained(task: str, width: int, seed: int) -> Transformer:
     """A model of so many channels, at its start."""
-    heads = HEADS[task]
-    shape = TransformerConfig(
-        order="s" * len(heads),
-        d_model=width,
-        head_sizes=tuple((D_HEAD,) * n for n in heads),
-        d_vocab=D_SYMBOLS if task == REPEATS else D_VOCAB,
-        n_ctx=N_CTX,
-        positions="shortformer",
-        unembed_bias=True,
-    )
-    model = Transformer(shape, name=task, seed=seed)
-    language_model_start(model, seed)
-    return model
+    return by_heads.untrained(task, HEADS[task], seed, d_model=width)
 
 
 def settings(steps: int, seed: int) -> TrainingConfig:

@@ -101,11 +101,13 @@ def task_of(task: str) -> Task:
     return TextTask(text.train, text.held_out, D_VOCAB, N_CTX, N_ROWS)
 
 
-def untrained(task: str, heads: tuple[int, ...], seed: int) -> Transformer:
+def untrained(
+    task: str, heads: tuple[int, ...], seed: int, *, d_model: int = D_MODEL
+) -> Transformer:
     """A model of so many heads in each layer, at its start."""
     shape = TransformerConfig(
         order="s" * len(heads),
-        d_model=D_MODEL,
+        d_model=d_model,
         head_sizes=tuple((D_HEAD,) * n for n in heads),
         d_vocab=D_SYMBOLS if task == REPEATS else D_VOCAB,
         n_ctx=N_CTX,

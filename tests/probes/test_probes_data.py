@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from probes.configs import make_config
-from probes.contract import check_table
 from probes.data import ProbeData
 from probes.facts import facts_of
 from probes.in_context_learning import EARLY, LATE, N_BINS
@@ -13,6 +12,7 @@ from probes.neuron_statistics import participation
 from probes.reading import Rows, controls, recalls
 from probes.registry import get_probe
 from probes.token_features import KINDS, kind_of, labels
+from tests.probes.asking import answer, of
 from tests.probes.conftest import letter_documents
 from workbench.errors import ConfigError
 from workbench.heads.ablation import head_effects
@@ -30,18 +30,7 @@ SMALL = {
 
 
 def asked(name, model, data=DATA, **changes):
-    probe = get_probe(name)
-    assert not probe.refuses(facts_of(model))
-    table = probe.run(model, data, make_config(probe, SMALL[name] | changes))
-    check_table(table, name)
-    return table
-
-
-def of(table, measure, **where):
-    rows = table[table["measure"] == measure]
-    for column, value in where.items():
-        rows = rows[rows[column] == value]
-    return rows
+    return answer(name, model, data, **SMALL[name] | changes)
 
 
 def test_lost_heads_are_the_librarys_effects_over_the_same_rows(build):

@@ -9,7 +9,7 @@ import torch
 
 from probes.composition import TurnedNull, _energies, turned_null
 from probes.configs import make_config
-from probes.contract import COLUMNS, check_table
+from probes.contract import COLUMNS
 from probes.copying_eigenvalues import two_sided
 from probes.data import ProbeData
 from probes.direct_logit_attribution import RESIDUAL, TOTAL
@@ -17,6 +17,7 @@ from probes.facts import facts_of
 from probes.registry import get_probe
 from probes.relabelled import relabelled
 from probes.turned import by_position, rotations, turned_scores
+from tests.probes.asking import answer, of
 from tests.probes.calibration import outcomes, random_model, summary
 from tests.probes.conftest import letter_documents
 from tests.trigram_models import planted
@@ -45,18 +46,7 @@ DATA = ProbeData(letter_documents(), "letters")
 
 
 def asked(name, model, data=DATA, **changes):
-    probe = get_probe(name)
-    assert not probe.refuses(facts_of(model))
-    table = probe.run(model, data, make_config(probe, SMALL[name] | changes))
-    check_table(table, name)
-    return table
-
-
-def of(table, measure, **where):
-    rows = table[table["measure"] == measure]
-    for column, value in where.items():
-        rows = rows[rows[column] == value]
-    return rows
+    return answer(name, model, data, **SMALL[name] | changes)
 
 
 @pytest.mark.parametrize("name", SMALL)
