@@ -4,6 +4,7 @@
   const FIELDS = ["run", "at", "other", "level", "threshold", "log", "dot"];
   const DEFAULTS = { log: "on", threshold: 0, dot: "", other: "" };
   const SETTLED_MS = 350;
+  const TYPED_MS = 450; // fields tell what was typed 350 ms after the last key
   let settling = 0;
   let held = null; // the newest state, between two settings of the store
 
@@ -31,6 +32,11 @@
 
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.training = {
+    settled(clicks) {
+      if (!clicks) return none();
+      return new Promise((resolve) => setTimeout(() => resolve(clicks), TYPED_MS));
+    },
+
     scrub(index, steps, state) {
       if (!steps || !steps.length || steps[index] === undefined) return [none(), none()];
       const at = index === steps.length - 1 ? null : steps[index];

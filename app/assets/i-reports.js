@@ -3,6 +3,7 @@
   const none = () => window.dash_clientside.no_update;
   const FIELDS = ["report", "measure", "of", "order", "where", "new", "models", "steps", "probes", "data", "title", "find"];
   const DEFAULTS = { of: "largest", steps: "final", data: "stdlib" };
+  const TYPED_MS = 600; // fields tell what was typed up to 500 ms after the last key
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
   function queryOf(state) {
@@ -19,6 +20,11 @@
 
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.reports = {
+    settled(clicks) {
+      if (!clicks) return none();
+      return new Promise((resolve) => setTimeout(() => resolve(clicks), TYPED_MS));
+    },
+
     look(measure, of, auto, filter, asked, state) {
       const next = { ...state };
       if (measure && auto) next.measure = measure === auto ? "" : measure;

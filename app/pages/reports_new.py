@@ -54,6 +54,7 @@ def layout(
             ],
             className="plan-go report-start",
         ),
+        dcc.Store(id="report-go"),
         html.Div(id="report-form-said"),
         *form.form(choices, probes, filled, reads_files=session.reports.reads_files),
         dcc.Store(id="report-form-first", data=True),
@@ -94,7 +95,7 @@ def register(app: Dash, session: Session) -> None:
     @app.callback(
         Output("report-form-said", "children"),
         Output(REOPEN, "data", allow_duplicate=True),
-        Input("report-start", "n_clicks"),
+        Input("report-go", "data"),
         State("report-models", "value"),
         State("report-steps", "value"),
         State("report-data", "value"),
@@ -116,6 +117,13 @@ def register(app: Dash, session: Session) -> None:
 
 
 def _register_clientside(app: Dash) -> None:
+    # What was typed last comes a moment later: Start waits for it.
+    app.clientside_callback(
+        ClientsideFunction("reports", "settled"),
+        Output("report-go", "data"),
+        Input("report-start", "n_clicks"),
+        prevent_initial_call=True,
+    )
     app.clientside_callback(
         ClientsideFunction("reports", "choose"),
         Output(CHECKED, "checked"),

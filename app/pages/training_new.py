@@ -4,7 +4,7 @@ import threading
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
 from app.cache import ByteCache
 from app.components import alert, field
@@ -87,11 +87,18 @@ def register(app: Dash, session: Session) -> None:
     """Connect the form."""
     _register_fields(app)
     _register_estimate(app)
+    # What was typed last comes a moment later: Start waits for it.
+    app.clientside_callback(
+        ClientsideFunction("training", "settled"),
+        Output("plan-go", "data"),
+        Input("plan-start", "n_clicks"),
+        prevent_initial_call=True,
+    )
 
     @app.callback(
         Output("plan-said", "children"),
         Output(REOPEN, "data", allow_duplicate=True),
-        Input("plan-start", "n_clicks"),
+        Input("plan-go", "data"),
         State(INPUTS, "value"),
         State(INPUTS, "id"),
         State("plan-preset", "value"),

@@ -2,10 +2,14 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from app.session import Session
+from tests.serving import running
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -68,9 +72,16 @@ def serve() -> Iterator[Callable[[Any], str]]:
 
 
 @pytest.fixture
-def open_page(browser: Any, serve: Any) -> Iterator[Callable[..., Any]]:
+def dashboard() -> Iterator[Callable[[Session], str]]:
+    """`dashboard(session)`: the address of a dashboard that is there until every page is closed."""
+    with ExitStack() as servers:
+        yield lambda session: servers.enter_context(running(session))
+
+
+@pytest.fixture
+def open_page(browser: Any, serve: Any, dashboard: Any) -> Iterator[Callable[..., Any]]:
     """`open_page(**context_options)`: a page whose `.errors` and `.external` must stay empty."""
-    # It asks for `serve` so that pages close before their servers do.
+    # It asks for the servers so that pages, which may ask them every second, close before they do.
     opened = []
 
     def start(**options: Any) -> Any:

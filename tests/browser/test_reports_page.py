@@ -36,7 +36,7 @@ def stop(folder):
         time.sleep(0.05)
 
 
-def test_a_report_is_started_killed_resumed_browsed_and_opened(open_page, root):
+def test_a_report_is_started_killed_resumed_browsed_and_opened(open_page, dashboard, root):
     page = open_page(viewport={"width": 1400, "height": 1000})
     state = page.locator("#report-state-word")
     with running(Session(reports=ReportDesk(root))) as address:
@@ -62,13 +62,13 @@ def test_a_report_is_started_killed_resumed_browsed_and_opened(open_page, root):
         expect(page.locator("#report-running")).to_be_visible(timeout=SLOW)
         page.goto("about:blank")
     # Its process goes on without that server, and another finds it.
-    with running(Session(reports=ReportDesk(root))) as address:
-        page.goto(f"{address}/reports")
-        expect(page.locator("#report-head-title")).to_have_text("<small>")
-        expect(state).to_have_text("finished", timeout=SLOW)
-        browse(page)
-        open_report(page)
-        hostile(page, address)
+    address = dashboard(Session(reports=ReportDesk(root)))
+    page.goto(f"{address}/reports")
+    expect(page.locator("#report-head-title")).to_have_text("<small>")
+    expect(state).to_have_text("finished", timeout=SLOW)
+    browse(page)
+    open_report(page)
+    hostile(page, address)
 
 
 def browse(page):

@@ -14,7 +14,6 @@ import pytest
 
 from app.session import Session
 from app.trainings import Trainings
-from tests.serving import running
 from workbench.training.plan import presets
 from workbench.training.run_folder import RunFolder, create
 from workbench.training.working import work
@@ -22,7 +21,7 @@ from workbench.training.working import work
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 PLAN = presets()["bimt-independence/bimt"]
-LONG = replace(PLAN, name="long", steps=40_000, snapshots=400)
+LONG = replace(PLAN, name="long", steps=400_000, snapshots=1000)
 SLOW = 40_000
 
 
@@ -60,44 +59,42 @@ def n_snapshots(page):
     return int(page.locator("#run-scrub [role=slider]").get_attribute("aria-valuemax"))
 
 
-def test_a_run_is_started_watched_cancelled_resumed_and_compared(open_page, root):
-    with running(Session(runs=Trainings(root))) as address:
-        page = open_page()
-        page.goto(f"{address}/training?new=bimt-independence")
-        expect(page.locator("#plan-estimate")).to_contain_text("562 parameters", timeout=SLOW)
-        steps = page.get_by_label("Steps", exact=True)
-        steps.fill("many")
-        expect(page.locator(".plan-cell .plan-error:not(:empty)").first).to_contain_text(
-            "no number"
-        )
-        expect(page.get_by_role("button", name="Start")).to_be_disabled()
-        steps.fill(str(LONG.steps))
-        page.get_by_label("Snapshots", exact=True).fill(str(LONG.snapshots))
-        page.get_by_label("Name", exact=True).fill("long")
-        expect(page.locator(".plan-cell .plan-error:not(:empty)")).to_have_count(0)
-        page.get_by_role("button", name="Start").click()
-        expect(page.locator("#run-state-word")).to_have_text("running", timeout=SLOW)
-        name = query_of(page)["run"]
-        # Wiring and curves move while it trains, and the list says how far it is.
-        wait_until(page, lambda: n_snapshots(page) > 2)
-        expect(page.locator("#run-wiring canvas").first).to_be_visible()
-        expect(page.locator("#run-losses .scatterlayer .trace")).to_have_count(3, timeout=SLOW)
-        expect(page.locator("#run-measures .scatterlayer .trace").first).to_be_attached()
-        seen = n_snapshots(page)
-        page.reload()
-        wait_until(page, lambda: n_snapshots(page) > seen)
-        expect(page.locator("#runs-list .chosen")).to_contain_text("running")
-        page.get_by_role("button", name="Cancel", exact=True).first.click()
-        expect(page.locator("#run-state-word")).to_have_text("cancelled", timeout=SLOW)
-        stopped = RunFolder(root / name).status.step
-        assert 0 < stopped < LONG.steps
-        assert not RunFolder(root / name).is_alive
-        scrub_and_compare(page)
-        page.get_by_role("button", name="Resume", exact=True).click()
-        wait_until(page, lambda: RunFolder(root / name).status.step > stopped)
-        expect(page.locator("#run-state-word")).to_have_text("running", timeout=SLOW)
-        page.get_by_role("button", name="Pause", exact=True).click()
-        expect(page.locator("#run-state-word")).to_have_text("paused", timeout=SLOW)
+def test_a_run_is_started_watched_cancelled_resumed_and_compared(open_page, dashboard, root):
+    address = dashboard(Session(runs=Trainings(root)))
+    page = open_page()
+    page.goto(f"{address}/training?new=bimt-independence")
+    expect(page.locator("#plan-estimate")).to_contain_text("562 parameters", timeout=SLOW)
+    steps = page.get_by_label("Steps", exact=True)
+    steps.fill("many")
+    expect(page.locator(".plan-cell .plan-error:not(:empty)").first).to_contain_text("no number")
+    expect(page.get_by_role("button", name="Start")).to_be_disabled()
+    steps.fill(str(LONG.steps))
+    page.get_by_label("Snapshots", exact=True).fill(str(LONG.snapshots))
+    page.get_by_label("Name", exact=True).fill("long")
+    expect(page.locator(".plan-cell .plan-error:not(:empty)")).to_have_count(0)
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#run-state-word")).to_have_text("running", timeout=SLOW)
+    name = query_of(page)["run"]
+    # Wiring and curves move while it trains, and the list says how far it is.
+    wait_until(page, lambda: n_snapshots(page) > 2)
+    expect(page.locator("#run-wiring canvas").first).to_be_visible()
+    expect(page.locator("#run-losses .scatterlayer .trace")).to_have_count(3, timeout=SLOW)
+    expect(page.locator("#run-measures .scatterlayer .trace").first).to_be_attached()
+    seen = n_snapshots(page)
+    page.reload()
+    wait_until(page, lambda: n_snapshots(page) > seen)
+    expect(page.locator("#runs-list .chosen")).to_contain_text("running")
+    page.get_by_role("button", name="Cancel", exact=True).first.click()
+    expect(page.locator("#run-state-word")).to_have_text("cancelled", timeout=SLOW)
+    stopped = RunFolder(root / name).status.step
+    assert 0 < stopped < LONG.steps
+    assert not RunFolder(root / name).is_alive
+    scrub_and_compare(page)
+    page.get_by_role("button", name="Resume", exact=True).click()
+    wait_until(page, lambda: RunFolder(root / name).status.step > stopped)
+    expect(page.locator("#run-state-word")).to_have_text("running", timeout=SLOW)
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.locator("#run-state-word")).to_have_text("paused", timeout=SLOW)
 
 
 def scrub_and_compare(page):
@@ -131,7 +128,9 @@ def port():
         return listener.getsockname()[1]
 
 
-def test_a_run_outlives_the_server_that_started_it_and_is_found_again(open_page, root, port):
+def test_a_run_outlives_the_server_that_started_it_and_is_found_again(
+    open_page, dashboard, root, port
+):
     address = f"http://127.0.0.1:{port}"
     code = f"from app.server import serve; serve(port={port}, runs={str(root)!r})"
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
@@ -153,15 +152,15 @@ def test_a_run_outlives_the_server_that_started_it_and_is_found_again(open_page,
     assert folder.is_alive
     before = folder.status.step
     wait_until(page, lambda: folder.status.step > before)
-    with running(Session(runs=Trainings(root))) as again:
-        page.goto(f"{again}/training")  # the run that goes on is what is shown
-        expect(page.locator("#run-head")).to_contain_text("survivor", timeout=SLOW)
-        assert query_of(page)["run"] == name
-        expect(page.locator("#run-state-word")).to_have_text("running")
-        # Its own process is killed: that too is seen, and what was saved is kept.
-        stop(folder)
-        expect(page.locator("#run-state-word")).to_have_text("interrupted", timeout=SLOW)
-        expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()
+    again = dashboard(Session(runs=Trainings(root)))
+    page.goto(f"{again}/training")  # the run that goes on is what is shown
+    expect(page.locator("#run-head")).to_contain_text("survivor", timeout=SLOW)
+    assert query_of(page)["run"] == name
+    expect(page.locator("#run-state-word")).to_have_text("running")
+    # Its own process is killed: that too is seen, and what was saved is kept.
+    stop(folder)
+    expect(page.locator("#run-state-word")).to_have_text("interrupted", timeout=SLOW)
+    expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()
 
 
 def wait_for(address):
@@ -175,13 +174,15 @@ def wait_for(address):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(700, "dark"), (1400, "light")])
-def test_the_page_fits_its_window_and_says_what_is_not_there(open_page, root, width, scheme):
-    with running(Session(runs=Trainings(root))) as address:
-        page = open_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page.goto(f"{address}/training?run=../../etc/passwd")
-        expect(page.locator("#run-lost")).to_contain_text("no run '../../etc/passwd'", timeout=SLOW)
-        page.get_by_role("link", name="small").click()
-        expect(page.locator("#run-state-word")).to_have_text("finished", timeout=SLOW)
-        expect(page.locator("#run-no-link")).to_contain_text("an MLP has no attention")
-        expect(page.locator("#run-wiring canvas").first).to_be_visible()
-        assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+def test_the_page_fits_its_window_and_says_what_is_not_there(
+    open_page, dashboard, root, width, scheme
+):
+    address = dashboard(Session(runs=Trainings(root)))
+    page = open_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto(f"{address}/training?run=../../etc/passwd")
+    expect(page.locator("#run-lost")).to_contain_text("no run '../../etc/passwd'", timeout=SLOW)
+    page.get_by_role("link", name="small").click()
+    expect(page.locator("#run-state-word")).to_have_text("finished", timeout=SLOW)
+    expect(page.locator("#run-no-link")).to_contain_text("an MLP has no attention")
+    expect(page.locator("#run-wiring canvas").first).to_be_visible()
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
