@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from workbench.errors import CheckpointError, ConfigError, WorkbenchError
+from workbench.locks import Lock, is_held
 from workbench.models.files import read_json
-from workbench.training.locks import Lock, is_held
+from workbench.processes import CONTROL_FILE, LOCK_FILE, LOG_FILE
 from workbench.writing import write_atomically
 
 if TYPE_CHECKING:
     from probes.jobs import Job, Record
 
 State = Literal["queued", "running", "writing", "cancelled", "interrupted", "finished", "failed"]
-REQUEST_FILE, STATUS_FILE, LOCK_FILE = "request.json", "status.json", "lock"
-CONTROL_FILE, LOG_FILE, STORE = "control", "worker.log", "store"
+REQUEST_FILE, STATUS_FILE, STORE = "request.json", "status.json", "store"
 PRODUCTS = ("report.html", "report.md", "findings.parquet")
 GOING = ("queued", "running", "writing")
 RESUMABLE = ("cancelled", "interrupted", "failed")

@@ -8,33 +8,30 @@ Jobs run in processes of the engine's own, which end with this one; their result
 """
 
 import os
-import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.report_folder import (
+from app.report_folder import GOING, STORE, ReportFolder, Standing
+from workbench.errors import ConfigError, WorkbenchError
+from workbench.processes import (
     CONTROL_FILE,
-    GOING,
-    LOCK_FILE,
-    LOG_FILE,
-    STORE,
-    ReportFolder,
-    Standing,
+    FAILED,
+    FINISHED,
+    STOPPED,
+    alone,
+    main_over,
+    start_detached,
 )
-from workbench.errors import CheckpointError, ConfigError, WorkbenchError
-from workbench.training.locks import Lock
 
 if TYPE_CHECKING:
     from probes.engine import Status
     from probes.plan import Plan
 
-FINISHED, FAILED, NO_REPORT, IN_USE, STOPPED = range(5)
-PATIENCE, TELL_SECONDS = 3.0, 0.4
-_THREADS = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+MODULE = "app.report_worker"
+TELL_SECONDS = 0.4
 
 
 class Stopped(Exception):
@@ -50,31 +47,14 @@ def start(folder: ReportFolder) -> None:
         WorkbenchError: the folder cannot be written to.
     """
     _ = folder.wanted
-    with Lock(folder.path / LOCK_FILE) as is_ours:
-        if not is_ours:
-            raise ConfigError(f"{folder.name} is being worked on already")
+    with alone(folder.path, f"{folder.name} is being worked on already"):
         now = folder.standing
         # While we hold the lock, "running" is what a process said that is gone.
         if not (now.can_resume or now.state in GOING):
             raise ConfigError(f"{folder.name} is {now.state}: there is nothing to start")
         (folder.path / CONTROL_FILE).unlink(missing_ok=True)
         folder.tell(replace(now, state="queued", message="", running=()))
-    # Found from any folder; names of models stay relative to this one.
-    places = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    try:
-        with (folder.path / LOG_FILE).open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "app.report_worker", str(folder.path.resolve())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env=os.environ | _THREADS | {"PYTHONPATH": places},
-            )
-    except OSError as error:
-        raise WorkbenchError(f"cannot start {folder.path}: {error.strerror}") from error
-    # Somebody must wait for it, or the system would keep it as a zombie.
-    threading.Thread(target=process.wait, daemon=True).start()
+    start_detached(MODULE, folder.path)
 
 
 @dataclass
@@ -167,20 +147,13 @@ def _tell_end(folder: ReportFolder, state: Any, message: str) -> None:
 
 def main(words: list[str]) -> int:
     """Work on the report folder that is named; the exit code says how it ended."""
-    if len(words) != 1:
-        print("usage: python -m app.report_worker FOLDER", file=sys.stderr)  # noqa: T201
-        return NO_REPORT
-    folder = ReportFolder(Path(words[0]))
-    try:
-        _ = folder.wanted
-        with Lock(folder.path / LOCK_FILE, PATIENCE) as is_ours:
-            if not is_ours:
-                print(f"another process works on {folder.path}", file=sys.stderr)  # noqa: T201
-                return IN_USE
-            return work(folder)
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return NO_REPORT
+    return main_over(words, MODULE, _opened, work)
+
+
+def _opened(path: Path) -> ReportFolder:
+    folder = ReportFolder(path)
+    _ = folder.wanted
+    return folder
 
 
 if __name__ == "__main__":

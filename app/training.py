@@ -93,15 +93,13 @@ def train_plan(wanted: Wanted) -> None:
     Raises:
         ConfigError: no such plan, a broken one, or a folder that holds something else.
     """
-    from workbench.training.locks import Lock
-    from workbench.training.run_folder import CONTROL_FILE, LOCK_FILE, adopt, folder_name
+    from workbench.processes import CONTROL_FILE, alone
+    from workbench.training.run_folder import adopt, folder_name
 
     _refuse(wanted, "a plan has no variants: its strengths are fields of its own")
     plan = _plan(wanted)
     folder = adopt(wanted.out or Path("runs") / folder_name(plan.name), plan)
-    with Lock(folder.path / LOCK_FILE) as is_ours:
-        if not is_ours:
-            raise ConfigError(f"{folder.path} is being trained already")
+    with alone(folder.path, f"{folder.path} is being trained already"):
         from workbench.training.working import work
 
         (folder.path / CONTROL_FILE).unlink(missing_ok=True)

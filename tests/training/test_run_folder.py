@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from workbench.errors import CheckpointError, ConfigError, WorkbenchError
+from workbench.locks import Lock, is_held
+from workbench.processes import CONTROL_FILE, LOCK_FILE
 from workbench.training.journal import METRICS_FILE
-from workbench.training.locks import Lock, is_held
 from workbench.training.plan import MLPShape, Plan
 from workbench.training.run_folder import (
-    CONTROL_FILE,
-    LOCK_FILE,
     PLAN_FILE,
     STATUS_FILE,
     RunFolder,

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from workbench.errors import ConfigError
-from workbench.training.locks import Lock
+from workbench.locks import Lock
+from workbench.processes import CONTROL_FILE, LOCK_FILE, LOG_FILE
 from workbench.training.loop import read_metrics
 from workbench.training.plan import MLPShape, Plan, TransformerShape
-from workbench.training.run_folder import CONTROL_FILE, LOCK_FILE, LOG_FILE, PLAN_FILE, create
+from workbench.training.run_folder import PLAN_FILE, create
 from workbench.training.state import STATE_FILE, read_counters
 from workbench.training.worker import start
 from workbench.training.working import RESERVE_FILE, explained, work
@@ -109,7 +110,7 @@ def test_a_second_worker_of_a_run_is_refused_by_either_door(tmp_path):
         words = [sys.executable, "-m", "workbench.training.worker", str(folder.path)]
         second = subprocess.run(words, capture_output=True, text=True, check=False)
     assert second.returncode == 3
-    assert "another worker trains" in second.stderr
+    assert "another process works on" in second.stderr
 
 
 @pytest.mark.parametrize(("word", "state"), [("pause", "paused"), ("cancel", "cancelled")])
@@ -324,8 +325,8 @@ def test_a_worker_without_a_run_says_so(words, capsys):
 def test_a_lock_held_elsewhere_is_respected(tmp_path, capsys, monkeypatch):
     from workbench.training.worker import main
 
-    monkeypatch.setattr("workbench.training.worker.PATIENCE", 0.05)
+    monkeypatch.setattr("workbench.processes.PATIENCE", 0.05)
     folder = create(tmp_path, SHORT)
     with Lock(folder.path / LOCK_FILE):
         assert main([str(folder.path)]) == 3
-    assert "another worker trains" in capsys.readouterr().err
+    assert "another process works on" in capsys.readouterr().err

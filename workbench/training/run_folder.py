@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.errors import CheckpointError, ConfigError, WorkbenchError
+from workbench.locks import Lock, is_held
 from workbench.models.files import checkpoint_steps
-from workbench.training.locks import Lock, is_held
+from workbench.processes import CONTROL_FILE, LOCK_FILE, LOG_FILE
 from workbench.training.plan import Plan
 from workbench.training.plan_fields import MAX_TEXT
 from workbench.training.run_status import RunStatus, State, read_status
@@ -41,8 +42,7 @@ __all__ = [
     "list_runs",
 ]
 
-PLAN_FILE, STATUS_FILE, LOCK_FILE = "plan.json", "status.json", "lock"
-CONTROL_FILE, LOG_FILE = "control", "worker.log"
+PLAN_FILE, STATUS_FILE = "plan.json", "status.json"
 PATIENCE = 120.0
 """Seconds within which a process that was started takes the lock, even on a busy machine."""
 ENDED: dict[str, State] = {"pause": "paused", "cancel": "cancelled"}

@@ -20,6 +20,7 @@ from types import FrameType
 import torch
 
 from workbench.errors import WorkbenchError
+from workbench.processes import FAILED, FINISHED, STOPPED
 from workbench.training.folders import is_trained
 from workbench.training.journal import Progress
 from workbench.training.loop import fit
@@ -29,7 +30,6 @@ from workbench.training.state import STATE_FILE, read_counters
 from workbench.training.stored import describe_network
 from workbench.training.watching import Watched, default_probes
 
-FINISHED, FAILED, STOPPED = 0, 1, 4
 ASK_SECONDS, TELL_SECONDS = 0.25, 1.0
 RESERVE_FILE, RESERVE_BYTES = ".reserve", 1 << 16
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota is used up"}
