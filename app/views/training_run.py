@@ -12,7 +12,6 @@ from app.trainings import Row, Trainings
 from app.views import training as views
 from app.views import training_panels as panels
 from app.views.wiring import wiring_panel
-from workbench.training.making import config_of
 from workbench.training.run_folder import RunFolder
 
 WIRING = "run-wiring"
@@ -62,7 +61,7 @@ def layout(runs: Trainings, rows: Sequence[Row], state: PageState) -> list[Any]:
     return [
         *_stores(state),
         _standing(row, folder),
-        _curves(folder, state),
+        _curves(state),
         _wiring(runs.frames(folder), state),
         *_frames(panels.PRUNING_PANEL, panels.UNIT_PANEL),
         _measures(),
@@ -117,8 +116,7 @@ def _standing(row: Row, folder: RunFolder) -> html.Section:
     )
 
 
-def _curves(folder: RunFolder, state: PageState) -> html.Section:
-    first = config_of(folder.plan).validate_every
+def _curves(state: PageState) -> html.Section:
     scale = dmc.SegmentedControl(
         id="run-log",
         data=[{"value": "on", "label": "log"}, {"value": "off", "label": "linear"}],
@@ -131,9 +129,7 @@ def _curves(folder: RunFolder, state: PageState) -> html.Section:
         "Loss",
         "Of the training batches, of held-out examples, and what each penalty adds.",
         html.Div(
-            f"The first numbers come after step {first:,}.",
-            id="run-nothing",
-            className="hint",
+            "The first numbers come after the first step.", id="run-nothing", className="hint"
         ),
         views.empty_graph("run-losses", "Loss and penalties over steps", 400),
         actions=[scale],

@@ -193,3 +193,50 @@ def test_training_mode_gives_the_logits_of_evaluation(norm):
             assert_close(model(tokens), expected, rtol=1e-4, atol=1e-5)
     assert set(seen) == set(points)
     assert_close(seen[points[0]].sum(-1), torch.ones(4, 2, 16))
+
+
+# --- When it is measured -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "expected"),
+    [
+        (40, 10, [1, 2, 4, 8, 10, 20, 30, 40]),
+        (25, 8, [1, 2, 4, 8, 16, 24, 25]),
+        (3, 1, [1, 2, 3]),
+        (6, 250, [1, 2, 4, 6]),
+        (1, 250, [1]),
+    ],
+)
+def test_early_validations_double_until_the_regular_ones(steps, every, expected):
+    config = TrainingConfig(steps=steps, validate_every=every, validate_early=True)
+    assert list(filter(config.is_validated, range(1, steps + 1))) == expected
+    assert config.n_validations == len(expected)
+    regular = dataclasses.replace(config, validate_early=False)
+    assert list(filter(regular.is_validated, range(1, steps + 1))) == [
+        step for step in expected if step % every == 0 or step == steps
+    ]
+    assert regular.n_validations == sum(map(regular.is_validated, range(1, steps + 1)))
+    # A run that began with one goes on with the other.
+    assert config.fingerprint() == regular.fingerprint()
+
+
+def test_weights_do_not_depend_on_when_they_are_measured(uninterrupted, tmp_path):
+    """With dropout, the last validation alone, or early ones with a kill between: the same bits."""
+    seldom = dataclasses.replace(CONFIG, validate_every=250)
+    early = dataclasses.replace(seldom, validate_early=True)
+
+    def kill(progress):
+        if progress.step == 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(Transformer(SHAPE), TASK, early, tmp_path / "early", progress=kill)
+    for name, config in (("seldom", seldom), ("early", early)):
+        model = Transformer(SHAPE)
+        assert fit(model, TASK, config, tmp_path / name)
+        for weight, tensor in model.state_dict().items():
+            assert torch.equal(tensor, uninterrupted[1][weight]), (name, weight)
+    steps = [line["step"] for line in read_metrics(tmp_path / "early")]
+    assert steps == [1, 2, 4, 8, 12]
+    assert [line["step"] for line in read_metrics(tmp_path / "seldom")] == [12]

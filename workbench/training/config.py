@@ -10,6 +10,8 @@ from typing import Any
 from workbench.errors import ConfigError
 
 MAX_STEPS = 10_000_000
+_FREE = ("seconds", "validate_every", "validate_early", "save_every", "save_seconds", "keep")
+"""What no weight depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class TrainingConfig:
         clip: largest norm of the whole gradient, penalties included; None = gradients are left as they are.
         double_loss: cross-entropy in float64, for losses below 1e-6.
         validate_every: steps between two validations.
+        validate_early: after steps 1, 2, 4, 8 … too, until the first of those: a long run soon has a curve.
         save_every: steps between two saves of the state from which a run can be resumed.
         save_seconds: save it too whenever so many seconds have passed; None = by steps alone.
         keep: steps whose weights are kept for good (0 = before the first step).
@@ -47,6 +50,7 @@ class TrainingConfig:
     clip: float | None = 1.0
     double_loss: bool = False
     validate_every: int = 250
+    validate_early: bool = False
     save_every: int = 250
     save_seconds: float | None = None
     keep: tuple[int, ...] = ()
@@ -80,10 +84,21 @@ class TrainingConfig:
         down = (self.steps - step) / max(1.0, self.decay * self.steps)
         return min(1.0, up, down)
 
+    def is_validated(self, step: int) -> bool:
+        """Whether the model is measured after so many steps, from 1 up; always after the last."""
+        if step == self.steps or step % self.validate_every == 0:
+            return True
+        return self.validate_early and step < self.validate_every and step & (step - 1) == 0
+
+    @property
+    def n_validations(self) -> int:
+        """How many steps `is_validated`."""
+        n_early = (min(self.validate_every, self.steps) - 1).bit_length()
+        return -(-self.steps // self.validate_every) + self.validate_early * n_early
+
     def fingerprint(self) -> str:
         """What must agree between a stopped run and the one that resumes it."""
-        free = ("seconds", "validate_every", "save_every", "save_seconds", "keep")
-        values = {name: value for name, value in asdict(self).items() if name not in free}
+        values = {name: value for name, value in asdict(self).items() if name not in _FREE}
         return json.dumps(values, sort_keys=True)
 
 

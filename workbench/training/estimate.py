@@ -13,7 +13,7 @@ import torch
 from workbench.training.folders import STATE_FILE
 from workbench.training.journal import Progress
 from workbench.training.loop import fit
-from workbench.training.making import N_VALIDATIONS, Made, made
+from workbench.training.making import Made, made
 from workbench.training.mlp import MLP
 from workbench.training.plan import Plan
 from workbench.training.watching import Watched, default_probes
@@ -82,15 +82,19 @@ def _estimate(plan: Plan, folder: Path) -> Estimate:
     parts = made(plan)
     many = N_STEPS + 1
     config = replace(
-        parts.config, steps=max(many, plan.steps), keep=(), validate_every=many, save_every=many
+        parts.config,
+        steps=max(many, plan.steps),
+        keep=(),
+        validate_every=many,
+        validate_early=False,
+        save_every=many,
     )
     clock = _Clock(N_STEPS)
     begun = time.perf_counter()
     fit(parts.model, parts.task, config, folder, penalties=parts.shaping, progress=clock)
     clock.at.insert(0, begun)
     per_step = clock.seconds_per_step + _swap_seconds(parts) / plan.swap_every
-    n_validations = min(plan.steps, N_VALIDATIONS + 1)
-    seconds = plan.steps * per_step + n_validations * _measure_seconds(plan, parts)
+    seconds = plan.steps * per_step + parts.config.n_validations * _measure_seconds(plan, parts)
     return Estimate(
         seconds=seconds,
         bytes_on_disk=_bytes(plan, parts, (folder / STATE_FILE).stat().st_size),
@@ -119,5 +123,5 @@ def _bytes(plan: Plan, parts: Made, state: int) -> int:
     n, size = sum(weight.numel() for weight in weights), weights[0].element_size()
     # Snapshots of a transformer are stored in half precision.
     snapshot = n * (size if isinstance(parts.model, MLP) else 2)
-    journal = 2 * N_VALIDATIONS * _JOURNAL_BYTES
+    journal = 2 * parts.config.n_validations * _JOURNAL_BYTES
     return 2 * state + n * size + len(plan.kept_steps) * snapshot + journal

@@ -90,7 +90,7 @@ def _transformer(request: Request) -> Transformer:
 
 
 def make_config(request: Request) -> TrainingConfig:
-    """Optimiser and schedule; a validation every fortieth of the way."""
+    """Optimiser and schedule; a validation every fortieth of the way, and more at the start."""
     steps = request.n_steps
     often = max(1, steps // 40)
     return TrainingConfig(
@@ -102,6 +102,7 @@ def make_config(request: Request) -> TrainingConfig:
         decay=0.0,
         clip=None,
         validate_every=often,
+        validate_early=True,
         save_every=often,
         bf16=False,
     )

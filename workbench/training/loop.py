@@ -250,7 +250,7 @@ def fit(
         is_last = run.step == config.steps
         goes_on = overseer.goes_on(run.step, run.elapsed)
         goes_on = goes_on and (config.seconds is None or run.elapsed < config.seconds)
-        if is_last or run.step % config.validate_every == 0:
+        if config.is_validated(run.step):
             goes_on = overseer.saw(run.validate()) and goes_on
         if not is_last and (run.is_due or not goes_on):
             run.save()

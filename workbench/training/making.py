@@ -139,7 +139,7 @@ def transformer_config(shape: TransformerShape, of_task: dict[str, Any]) -> Tran
 
 
 def config_of(plan: Plan) -> TrainingConfig:
-    """Optimiser and schedule; a validation every fortieth of the way."""
+    """Optimiser and schedule; a validation every fortieth of the way, and more at the start."""
     often = max(1, plan.steps // N_VALIDATIONS)
     with _blamed("plan"):
         return TrainingConfig(
@@ -153,6 +153,7 @@ def config_of(plan: Plan) -> TrainingConfig:
             decay=plan.decay,
             clip=plan.clip,
             validate_every=often,
+            validate_early=True,
             save_every=often,
             save_seconds=SAVE_SECONDS,
             keep=plan.kept_steps,
