@@ -28,7 +28,7 @@ def control_id(name: str) -> dict[str, str]:
 
 def model_controls(session: Session, info: ModelInfo, state: PageState) -> list[Any]:
     """The choice of model and, where it kept checkpoints, of training step."""
-    infos = session.models()
+    infos = session.models(info)
     steps: list[int | None] = [*info.steps, None]
     model = dmc.Select(
         id=control_id("model"),

@@ -120,9 +120,10 @@ class Session:
         self.trained = Analyses(self.runs.load, self.limits.answers // 4)  # type: ignore[arg-type]
         self._background = Jobs("scores", workers=1)
 
-    def models(self) -> list[ModelInfo]:
-        """The models that can be chosen."""
-        return [*self._list_models(), *self.runs.models()]
+    def models(self, shown: ModelInfo | None = None) -> list[ModelInfo]:
+        """The models that can be chosen, and one that is shown: it may be weights of a run that goes on."""
+        found = [*self._list_models(), *self.runs.models()]
+        return found if shown is None or shown in found else [*found, shown]
 
     def info(self, name: str) -> ModelInfo:
         """What is known of a model before it is loaded.
@@ -131,9 +132,10 @@ class Session:
             UnknownModelError: no model of that name; a path or hub id is never one here.
         """
         known = {info.name: info for info in self.models()}
-        if name not in known:
+        found = known.get(name) or self.runs.weights(name)
+        if found is None:
             raise UnknownModelError(f"no model {name[:60]!r}: there are {', '.join(known)}")
-        return known[name]
+        return found
 
     def model(self, name: str, step: int | None = None, report: Report | None = None) -> Model:
         """A loaded model, from memory if it is still there; two callers never load it twice.

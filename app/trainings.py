@@ -16,6 +16,7 @@ import pandas as pd
 
 from app.cache import ByteCache
 from app.jobs import Report
+from app.run_models import newest_weights, run_of, weights_info, why_not
 from workbench.errors import UnknownModelError, UnsupportedError, WorkbenchError
 from workbench.models import ModelInfo
 from workbench.models.files import checkpoint_steps
@@ -245,20 +246,29 @@ class Trainings:
                 return self._listed[1]
         found = []
         for row in self.rows():
-            if (name := self.model_name(row)) is None:
-                continue
-            summary = f"{row.label}: trained here on {row.task}, {row.steps:,} steps"
-            steps = tuple(checkpoint_steps(name))
-            found.append(ModelInfo(name, "own", True, None, summary, steps))
+            if row.state == "finished" and (name := self.model_name(row)) is not None:
+                summary = f"{row.label}: trained here on {row.task}, {row.steps:,} steps"
+                steps = tuple(checkpoint_steps(name))
+                found.append(ModelInfo(name, "own", True, None, summary, steps))
         with self._lock:
             self._listed = (time.monotonic(), found)
         return found
 
     def model_name(self, row: Row) -> str | None:
-        """What other pages call a run's model; None where they cannot show it."""
-        if self.root is None or row.state != "finished" or why_not(row.kind):
+        """What other pages call a run's model, or its newest weights; None where they cannot show it."""
+        if self.root is None or why_not(row.kind):
             return None
-        return str(self.root / row.name)
+        path = self.root / row.name
+        return str(path) if row.state == "finished" else newest_weights(path)
+
+    def weights(self, name: str) -> ModelInfo | None:
+        """The weights of a run at one step, as a model of that name; None where there are none.
+
+        Raises:
+            WorkbenchError: the run is gone, or its plan is broken.
+        """
+        run = run_of(name)
+        return None if run is None else weights_info(self.find(run), name)
 
     def _last_loss(self, folder: RunFolder) -> float | None:
         table = self.metrics(folder)
@@ -266,13 +276,6 @@ class Trainings:
         if name is None or not (known := table[name].dropna().tolist()):
             return None
         return float(known[-1])
-
-
-def why_not(kind: str) -> str:
-    """Why the other pages cannot show a network of a kind; empty where they can."""
-    if kind == "transformer":
-        return ""
-    return "an MLP has no attention, tokens or residual stream, which the other pages are about"
 
 
 def loss_name(table: pd.DataFrame) -> str | None:

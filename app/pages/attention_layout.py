@@ -147,7 +147,7 @@ def _stores(view: View, known: dict[str, Any], state: dict[str, Any]) -> html.Di
 
 
 def _controls(session: Session, view: View, info: ModelInfo, complaints: list[str]) -> list[Any]:
-    infos = session.models()
+    infos = session.models(info)
     missing = views.missing_models(infos)
     model = dmc.Select(
         id=MODEL,

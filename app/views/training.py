@@ -1,6 +1,7 @@
 """What the training page shows of runs, from plain values: the list, how one stands, its sections."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -8,7 +9,9 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from app.components import alert, aria, attributes, graph, page_link
-from app.trainings import GOING, RESUMABLE, Row, why_not
+from app.run_models import why_not
+from app.trainings import GOING, RESUMABLE, Row
+from workbench.models.files import step_of
 from workbench.training.plan import Plan
 
 SAID = {
@@ -107,8 +110,11 @@ def links(row: Row, model: str | None) -> list[Any]:
         opened = [
             page_link(title, path, model=model) for title, path in (*pages, ("Heads", "/heads"))
         ]
-        return [html.Span("Open in", className="fact"), *opened]
-    reason = why_not(row.kind) or "the other pages open it once it has finished"
+        step = step_of(Path(model).name)
+        said = "Open in" if step is None else f"Open at step {step:,} in"
+        return [html.Span(said, className="fact"), *opened]
+    later = "the other pages open it from its first snapshot on, or once it has finished"
+    reason = why_not(row.kind) or later
     return [html.Span(f"Other pages: {reason}.", className="fact", id="run-no-link")]
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tiny_session import Loader, no_card, tiny_models
 
 import workbench
 from app.main import create_app
-from app.pages import training
+from app.pages import attention, circuits, training
 from app.run_routes import MIN_LINES
 from app.session import Session
 from app.training_state import read_run_state
@@ -182,6 +183,51 @@ def test_a_finished_transformer_opens_in_every_page_and_an_mlp_says_why_not(show
         views.links(rows["m"], shown.runs.model_name(rows["m"]))
     )
     assert "once it has finished" in str(views.links(replace(rows["t"], state="paused"), None))
+
+
+def test_an_unfinished_transformer_opens_with_its_newest_weights(shown, runs, root):
+    folder = RunFolder(root / "t")
+    (folder.path / "model.safetensors").unlink()
+    folder.tell(replace(folder.status, state="paused"))
+    row, name = runs.row(folder), str(root / "t/checkpoints/step-000002.safetensors")
+    assert runs.model_name(row) == name
+    links = views.links(row, name)
+    assert "Open at step 2 in" in str(links) and "step-000002" in str(links[1])
+    assert all(info.name != name and info.name != str(root / "t") for info in shown.models())
+    info = shown.info(name)
+    assert (info.available, info.steps) == (True, ()) and "at step 2 of 2" in info.summary
+    kept = runs.network("t", 2).state_dict()
+    loaded = workbench.load(name).state_dict()
+    assert all(torch.equal(loaded[key], kept[key]) for key in kept)
+    for page in (attention, circuits.PAGE):
+        said = str(page.layout(shown, {"model": name}, []))
+        assert f"'value': '{name}'" in said and "no model" not in said
+    # Weights from before the first step are no reason to open other pages.
+    Path(name).unlink()
+    assert runs.model_name(row) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "t/checkpoints/step-000001.safetensors",
+        "t/checkpoints/../checkpoints/step-000002.safetensors",
+        "t/./checkpoints/step-000002.safetensors",
+        "../runs/t/checkpoints/step-000002.safetensors",
+        "../outside/checkpoints/step-000002.safetensors",
+        "link/checkpoints/step-000002.safetensors",
+        "m/checkpoints/step-000040.safetensors",
+        "t/checkpoints/step-2.safetensors",
+        "t/training-state.safetensors",
+        "t/checkpoints/step-000002.safetensors\0",
+    ],
+)
+def test_no_other_file_passes_for_weights_of_a_run(shown, root, path):
+    shutil.copytree(root / "t", root.parent / "outside")
+    (root / "link").symlink_to(root.parent / "outside")
+    assert shown.info(str(root / "t/checkpoints/step-000002.safetensors"))
+    with pytest.raises(UnknownModelError, match=r"no (model|run)"):
+        shown.info(f"{root}/{path}")
 
 
 @pytest.mark.parametrize("panel", panels.ALL, ids=lambda panel: panel.name)
