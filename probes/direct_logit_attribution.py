@@ -53,7 +53,7 @@ class DirectLogitAttribution(Probe):
 
     name = "direct-logit-attribution"
     title = "Parts: direct effect on the next token"
-    version = 1
+    version = 2
     question = (
         "Which heads, MLPs and embeddings raise the logit of the right next token, and by how much?"
     )
@@ -73,10 +73,12 @@ class DirectLogitAttribution(Probe):
     )
     kind = "data"
     Config = AttributionConfig
+    draws = "n_draws"
 
     def refuses(self, facts: ModelFacts) -> str:
-        """No text, no next token, or a stream that is no sum."""
-        return no_next_token(facts)
+        """No text, no next token, or logits that are no sum."""
+        capped = f"it caps its logits, so they are no sum of parts: {facts.described}"
+        return no_next_token(facts) or (capped if facts.caps_logits else "")
 
     def cost(self, facts: ModelFacts, data: DataFacts, config: AttributionConfig) -> Cost:
         """Forward passes, and products with the renamed unembedding."""
@@ -96,11 +98,8 @@ class DirectLogitAttribution(Probe):
         self, model: Any, data: ProbeData, config: AttributionConfig, progress: Progress = silent
     ) -> pd.DataFrame:
         """One row for each part, for the sum of all, and for the residual."""
-        from workbench.errors import UnsupportedError
         from workbench.weights import effective_weights
 
-        if getattr(model.cfg, "logit_soft_cap", None):
-            raise UnsupportedError(f"{model.name} caps its logits, so they are no sum of parts")
         asked = (config.n_prompts, min(config.n_tokens, model.cfg.n_ctx), config.seed)
         tokens = data.tokens(model, *asked)
         documents = data.documents_of_tokens(model, *asked)

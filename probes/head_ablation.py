@@ -52,7 +52,7 @@ class HeadAblation(Probe):
 
     name = "head-ablation"
     title = "Heads: what is lost without them"
-    version = 1
+    version = 2
     question = "How much worse does the model predict the next token without each head?"
     method = (
         "Each head's output before `W_O` is replaced by its mean over all prompts and positions (the "
@@ -69,6 +69,7 @@ class HeadAblation(Probe):
     )
     kind = "data"
     Config = AblationConfig
+    draws = "n_draws"
 
     def refuses(self, facts: ModelFacts) -> str:
         """No text, no next token, or no heads."""

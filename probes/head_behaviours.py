@@ -48,7 +48,7 @@ class HeadBehaviours(Probe):
 
     name = "head-behaviours"
     title = "Heads: what they attend to"
-    version = 1
+    version = 2
     question = "Which heads attend to the previous, the same, the first or the token after an earlier copy?"
     method = (
         "On `[BOS] p r r r …` with r of random tokens and random period: the attention on the keys that a "
@@ -65,6 +65,7 @@ class HeadBehaviours(Probe):
     )
     kind = "weights"
     Config = BehavioursConfig
+    draws = "n_draws"
 
     def refuses(self, facts: ModelFacts) -> str:
         """No attention, or a context too short for repeats."""

@@ -60,7 +60,7 @@ class LogitLensProbe(Probe):
 
     name = "logit-lens"
     title = "Layers: how the prediction forms"
-    version = 1
+    version = 2
     question = "At which layer is the next token known?"
     method = (
         "The stream after the embedding and after each layer, read by the final norm and the unembedding: "
@@ -71,10 +71,13 @@ class LogitLensProbe(Probe):
     )
     limits = (
         "A layer that reads as nonsense need not know nothing: the lens sees only what is written in the final "
-        "basis (a tuned lens sees more). Early layers may be worse than uniform guessing."
+        "basis (a tuned lens sees more). Early layers may be worse than uniform guessing. With tied "
+        "embeddings renaming the vocabulary is no exact null: embedding and unembedding share weights, so "
+        "the stream writes for its own token from the start, and text that repeats tokens lies off the null."
     )
     kind = "data"
     Config = LensConfig
+    draws = "n_draws"
 
     def refuses(self, facts: ModelFacts) -> str:
         """No text, no next token, no layers, or a stream that cannot be read."""

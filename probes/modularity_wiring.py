@@ -51,7 +51,7 @@ class ModularityWiring(Probe):
 
     name = "modularity-wiring"
     title = "Modularity and wiring"
-    version = 1
+    version = 2
     question = "Do the network's units fall into modules, and how long are its wires?"
     method = (
         "The graph of absolute weights between units: Newman's Q of the best partition found (Leiden), the "
@@ -66,6 +66,7 @@ class ModularityWiring(Probe):
     )
     kind = "data"
     Config = ModularityConfig
+    draws = "n_shuffles"
 
     def refuses(self, facts: ModelFacts) -> str:
         """Other people's architectures, and graphs that would take minutes."""

@@ -1,9 +1,10 @@
 """A number beside what it would be if there were nothing to find, and how sure it is.
 
-    p = (1 + #{|null_i - mean(null)| ≥ |value - mean(null)|}) / (1 + n)
+    p = (1 + #{|null_i - mean| ≥ |value - mean|}) / (1 + n)        mean of the n draws and of the value
 
 The value counts among its own null, so p is never 0 (Phipson & Smyth 2010, "Permutation p-values should
-never be zero").
+never be zero"), and in the mean: that of the draws alone lies nearer to them than to the value, and makes p too
+small. Where value and draws are exchangeable, P(p ≤ k / (1 + n)) is k / (1 + n), less where there are ties.
 """
 
 from collections.abc import Sequence
@@ -17,13 +18,13 @@ def beside_null(value: int | float, null: Sequence[float] | np.ndarray) -> dict[
     draws = np.asarray(null, dtype=np.float64)
     if draws.size == 0:
         return {"value": float(value), "null_mean": np.nan, "null_std": np.nan, "p": np.nan}
-    mean = float(draws.mean())
+    middle = (float(draws.sum()) + value) / (1 + draws.size)
     # Numbers that differ by rounding alone are as far out as each other.
-    slack = 1e-12 * max(1.0, abs(mean), abs(value))
-    as_far = int((np.abs(draws - mean) >= abs(value - mean) - slack).sum())
+    slack = 1e-12 * max(1.0, abs(middle), abs(value))
+    as_far = int((np.abs(draws - middle) >= abs(value - middle) - slack).sum())
     return {
         "value": float(value),
-        "null_mean": mean,
+        "null_mean": float(draws.mean()),
         "null_std": float(draws.std(ddof=1)) if draws.size > 1 else np.nan,
         "p": (1 + as_far) / (1 + draws.size),
     }

@@ -46,7 +46,7 @@ class PositionalKernels(Probe):
 
     name = "positional-kernels"
     title = "Heads: attention by distance"
-    version = 1
+    version = 2
     question = "How far back does each head look when all tokens are random?"
     method = (
         "Mean attention at each distance on distinct random tokens (`kernel`, item = tokens back), with a "
@@ -61,6 +61,7 @@ class PositionalKernels(Probe):
     )
     kind = "weights"
     Config = KernelsConfig
+    draws = "n_draws"
 
     def refuses(self, facts: ModelFacts) -> str:
         """No attention, or a context too short."""

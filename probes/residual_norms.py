@@ -49,7 +49,7 @@ class ResidualNorms(Probe):
 
     name = "residual-norms"
     title = "Residual stream: length and growth"
-    version = 1
+    version = 2
     question = "How fast does the residual stream grow, and do layers write along it or against it?"
     method = (
         "Mean length of the stream after each attention and MLP, and the mean of ‖x + out‖ / ‖x‖ for what each "
@@ -62,6 +62,7 @@ class ResidualNorms(Probe):
     )
     kind = "data"
     Config = NormsConfig
+    draws = "n_draws"
 
     def refuses(self, facts: ModelFacts) -> str:
         """Post-norm streams are no sums."""
@@ -99,7 +100,7 @@ class ResidualNorms(Probe):
             growths.append(measured[1])
             nulls.append(measured[2])
             progress((index + 1) / len(tokens), "prompts")
-        n_positions = len(tokens) * (n_tokens - 1)
+        n_positions = len(tokens) * (tokens.shape[1] - 1)
         common = {"n": n_positions, "seed": config.seed}
         rows = [
             *_norm_rows(model, np.stack(norms), config.seed, common),

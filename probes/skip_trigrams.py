@@ -66,7 +66,7 @@ class SkipTrigramsProbe(Probe):
 
     name = "skip-trigrams"
     title = "Heads: skip-trigrams in text"
-    version = 1
+    version = 2
     question = "Which skip-trigrams does each head raise, and does text have them?"
     method = (
         "The k best triples by max(QK entry, 0) · max(OV entry, 0), exactly, over the whole vocabulary; then "
@@ -83,6 +83,7 @@ class SkipTrigramsProbe(Probe):
     )
     kind = "data"
     Config = TrigramsConfig
+    draws = "n_draws"
 
     def refuses(self, facts: ModelFacts) -> str:
         """No circuits, no text, or nothing that comes next."""

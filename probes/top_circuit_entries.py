@@ -64,7 +64,7 @@ class TopCircuitEntries(Probe):
 
     name = "top-circuit-entries"
     title = "Heads: largest entries of their circuits"
-    version = 1
+    version = 2
     question = "Which tokens does each head link most strongly, when attending and when writing?"
     method = (
         "The k extreme entries of the full OV circuit (source → out: logits) and the full QK circuit (query "
@@ -81,6 +81,7 @@ class TopCircuitEntries(Probe):
     )
     kind = "weights"
     Config = EntriesConfig
+    draws = "n_draws"
 
     def refuses(self, facts: ModelFacts) -> str:
         """No heads, or norms after the sum."""

@@ -90,11 +90,18 @@ def test_a_value_counts_among_its_own_null():
     assert math.isnan(beside_null(1.0, [])["p"])
 
 
-def test_p_of_nothing_is_uniform():
-    rng = np.random.default_rng(0)
-    found = [beside_null(draws[0], draws[1:])["p"] for draws in rng.normal(size=(2000, 20))]
-    assert abs(np.mean(found) - (1 + 1 / 20) / 2) < 0.03
-    assert abs(np.mean(np.array(found) <= 0.1) - 0.1) < 0.025
+@pytest.mark.parametrize("n_draws", [1, 2, 5, 19])
+def test_p_of_nothing_is_exact_however_few_the_draws(n_draws):
+    """Of value and draws alike, p is each multiple of 1 / (1 + n) as often, lopsided as their law may be."""
+    n, rng = 8_000, np.random.default_rng(n_draws)
+    for drawn in (rng.normal(size=(n, 1 + n_draws)), rng.exponential(size=(n, 1 + n_draws))):
+        found = np.array([beside_null(one[0], one[1:])["p"] for one in drawn])
+        for rank in range(1, n_draws + 1):
+            level = rank / (1 + n_draws)
+            # With one draw, both are as far from their middle.
+            wanted = level if n_draws > 1 else 0.0
+            share = np.mean(found <= level + 1e-9)
+            assert abs(share - wanted) < 4.5 * (level * (1 - level) / n) ** 0.5
 
 
 def test_an_interval_holds_the_mean_that_it_is_of_nineteen_times_in_twenty():
