@@ -30,8 +30,11 @@ from workbench.models.transformer import Transformer
 LEVEL = 0.05
 # Enough draws for a p below the level of any table here, and little text.
 SMALL = {"n_prompts": 4, "n_tokens": 32, "n_draws": 99, "n_null": 199}
-# What is counted in text needs more of it.
-MORE = {"skip-trigrams": {"n_prompts": 200, "n_tokens": 64, "k": 80}}
+# What is counted in text, or compared between its documents, needs more of it.
+MORE = {
+    "skip-trigrams": {"n_prompts": 200, "n_tokens": 64, "k": 80},
+    "in-context-learning": {"n_prompts": 32, "n_tokens": 64},
+}
 
 
 class Outcome(NamedTuple):

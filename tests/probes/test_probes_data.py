@@ -1,11 +1,14 @@
 """Probes of text: lost heads, context, orders, neurons, what streams tell, and wiring; planted or by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest, kstest
 
 from probes.configs import make_config
-from probes.data import ProbeData
+from probes.data import ProbeData, read_data
 from probes.facts import facts_of
 from probes.in_context_learning import EARLY, LATE, N_BINS
 from probes.neuron_statistics import participation
@@ -13,7 +16,9 @@ from probes.reading import Rows, controls, recalls
 from probes.registry import get_probe
 from probes.token_features import KINDS, kind_of, labels
 from tests.probes.asking import answer, of
+from tests.probes.calibration import outcomes
 from tests.probes.conftest import letter_documents
+from tests.test_weights import public
 from workbench.errors import ConfigError
 from workbench.heads.ablation import head_effects
 from workbench.training.mlp import MLP, MLPConfig
@@ -55,6 +60,28 @@ def test_loss_by_position_and_the_score_are_means_of_the_losses(build):
     np.testing.assert_allclose(of(table, "loss")["value"], bins.mean(0), rtol=1e-5)
     score = (bins[:, LATE].mean(1) - bins[:, EARLY].mean(1)).mean()
     np.testing.assert_allclose(of(table, "score")["value"], [score], rtol=1e-4)
+
+
+def test_the_score_of_random_models_ranks_anywhere_among_those_of_renamed_tokens():
+    """Their losses change with the position, so a null without change would be passed by every other one."""
+    code = ProbeData(read_data("stdlib").documents[:40], "part of stdlib")
+    found = list(outcomes(["in-context-learning"], range(24), code))
+    p = np.concatenate([outcome.p for outcome in found])
+    assert len(p) == 24 and p.min() < 0.3
+    assert binomtest(int((p < 0.05).sum()), 24, 0.05, alternative="greater").pvalue > 0.001
+    assert kstest(p, "uniform").pvalue > 0.001
+
+
+def test_capped_logits_are_refused_by_name_where_they_had_to_be_a_sum():
+    """Gemma 2's are cap * tanh(logits / cap); without a tokenizer the tiny one would be refused for that."""
+    capped, plain = (
+        replace(facts_of(public(name)), has_tokenizer=True) for name in ("gemma2", "llama")
+    )
+    assert capped.caps_logits and not plain.caps_logits
+    asked_of = get_probe("direct-logit-attribution").refuses
+    assert "gemma2" in asked_of(capped) and "caps its logits" in asked_of(capped)
+    assert not asked_of(plain)
+    assert not get_probe("logit-lens").refuses(capped), "the lens reads through the cap"
 
 
 def test_orders_add_up_to_the_models_own_numbers(build):
