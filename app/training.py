@@ -24,7 +24,7 @@ class Wanted:
     """What `workbench train` was given.
 
     Args:
-        data: folder of the data, for a recipe that reads files of the user's.
+        data: folder of the data, for a recipe or a plan that reads files of the user's.
     """
 
     name: str
@@ -46,7 +46,10 @@ def train(wanted: Wanted) -> None:
     if wanted.name.startswith(PREFIX):
         _train_experiment(wanted)
         return
-    _refuse(wanted, f"{wanted.name[:40]!r} has no variants: those named {PREFIX}… have")
+    if wanted.variant is not None:
+        raise ConfigError(f"{wanted.name[:40]!r} has no variants: those named {PREFIX}… have")
+    if wanted.data is not None:
+        raise ConfigError(f"{wanted.name[:40]!r} reads no files of yours: leave --data out")
     from workbench.training.recipes import train as train_recipe
 
     folder = wanted.out or Path("runs") / Path(wanted.name).name
@@ -55,13 +58,6 @@ def train(wanted: Wanted) -> None:
             wanted.name, folder, seed=wanted.seed, max_steps=wanted.max_steps, progress=_echo
         )
     typer.echo(f'trained: {made}\nlook at it: workbench attention {made} "…"')
-
-
-def _refuse(wanted: Wanted, no_variants: str) -> None:
-    if wanted.variant is not None:
-        raise ConfigError(no_variants)
-    if wanted.data is not None:
-        raise ConfigError(f"{wanted.name[:40]!r} reads no files of yours: leave --data out")
 
 
 def _train_experiment(wanted: Wanted) -> None:
@@ -76,6 +72,8 @@ def _train_experiment(wanted: Wanted) -> None:
         steps=wanted.max_steps,
         folder=folder_of_data,
     )
+    if request.experiment.from_files and wanted.data is None:
+        raise ConfigError(f"{name} reads files of yours: name their folder with --data")
     typer.echo(f"{name}, {variant}: {request.experiment.summary}")
     folder = wanted.out or Path("runs") / f"{name}-{variant}"
     with _resumable(folder):
@@ -96,7 +94,8 @@ def train_plan(wanted: Wanted) -> None:
     from workbench.processes import CONTROL_FILE, alone
     from workbench.training.run_folder import adopt, folder_name
 
-    _refuse(wanted, "a plan has no variants: its strengths are fields of its own")
+    if wanted.variant is not None:
+        raise ConfigError("a plan has no variants: its strengths are fields of its own")
     plan = _plan(wanted)
     folder = adopt(wanted.out or Path("runs") / folder_name(plan.name), plan)
     with alone(folder.path, f"{folder.path} is being trained already"):
@@ -119,20 +118,26 @@ def train_plan(wanted: Wanted) -> None:
 def _plan(wanted: Wanted) -> "Plan":
     from dataclasses import replace
 
-    from workbench.training.plan import Plan, presets
+    from workbench.training.plan import Plan
+    from workbench.training.presets import preset
+    from workbench.training.task_kinds import TASK_KINDS
 
+    # As a full path: the run goes on from any folder.
+    data = None if wanted.data is None else str(wanted.data.expanduser().resolve())
     path = Path(wanted.name)
     if path.is_file():
         try:
             plan = Plan.from_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} cannot be read: {error}") from error
-    elif wanted.name in (known := presets()):
-        plan = known[wanted.name]
     else:
-        raise ConfigError(
-            f"no plan {wanted.name[:80]!r}: give a JSON file, or one of {', '.join(known)}"
-        )
+        plan = preset(wanted.name, data)
+    if data is not None:
+        if not TASK_KINDS[plan.task].reads_files:
+            raise ConfigError(f"the task {plan.task!r} reads no files of yours: leave --data out")
+        if not Path(data).is_dir():
+            raise ConfigError(f"no folder {data}: --data is that of your files")
+        plan = replace(plan, folder=data)
     if wanted.seed is not None:
         plan = replace(plan, seed=wanted.seed)
     if wanted.max_steps is not None:

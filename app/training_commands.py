@@ -51,7 +51,11 @@ def train(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of the data, for a recipe that reads files of yours."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Of your files, for bimt-mnist (the four idx files of MNIST, plain or .gz) and plans that "
+            "read any.",
+        ),
     ] = None,
 ) -> None:
     """Train a bundled model anew, a network to be modular, or a plan; what was interrupted continues."""

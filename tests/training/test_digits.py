@@ -7,23 +7,12 @@ import struct
 import numpy as np
 import pytest
 import torch
+from idx_files import NAMES, idx
 
 from workbench.errors import ConfigError
 from workbench.training.mlp import MLP, MLPConfig
 from workbench.training.reports import constant_loss
 from workbench.training.tasks.digits import OneHot, digits, mnist, read_idx
-
-NAMES = {
-    "train-images": "train-images-idx3-ubyte",
-    "train-labels": "train-labels-idx1-ubyte",
-    "t10k-images": "t10k-images-idx3-ubyte",
-    "t10k-labels": "t10k-labels-idx1-ubyte",
-}
-
-
-def idx(array, *, code=0x08):
-    head = bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    return head + array.astype(np.uint8).tobytes()
 
 
 def images(n, side=4, seed=0):

@@ -7,9 +7,9 @@ import sys
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
+from idx_files import write_digits
 
 from workbench.errors import ConfigError, UnknownModelError
 from workbench.models.transformer import Transformer
@@ -112,12 +112,7 @@ def test_mnist_asks_for_its_files():
 
 
 def test_mnist_files_fit_the_published_network(tmp_path):
-    for part, n in (("train", 120), ("t10k", 8)):
-        pixels, digit = np.arange(n * 784).reshape(n, 28, 28) % 251, np.arange(n) % 10
-        for kind, array in (("images-idx3", pixels), ("labels-idx1", digit)):
-            head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
-            (tmp_path / f"{part}-{kind}-ubyte").write_bytes(head + array.astype(np.uint8).tobytes())
-    request = Request(name="bimt-mnist", folder=str(tmp_path))
+    request = Request(name="bimt-mnist", folder=str(write_digits(tmp_path)))
     model, task = make_model(request), make_task(request.experiment, request.folder)
     config = replace(make_config(request), steps=2, validate_every=2)
     shaping = make_shaping(request, layout_of(request.experiment, model))

@@ -5,6 +5,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from idx_files import write_digits
 
 from workbench.errors import UnsupportedError
 from workbench.models.checkpoints import save_checkpoint
@@ -50,6 +52,13 @@ def test_a_recipe_is_named_either_way(workbench, tmp_path, words):
         (("--plan", "induction-2l", "--variant", "l1"), "a plan has no variants"),
         (("induction-2l", "--data", "x"), "reads no files of yours"),
         (("bimt-s4", "--data", "x"), "reads no files of yours"),
+        (("--plan", "induction-2l", "--data", "x"), "the task 'repeats' reads no files of yours"),
+        (("bimt-mnist",), "name their folder with --data"),
+        (("--plan", "bimt-mnist/bimt"), "folder is missing: the task 'MNIST' reads files of yours"),
+        (("bimt-mnist", "--data", "x"), "x has no train-images-idx3-ubyte (or train-images"),
+        (("--plan", "bimt-mnist/l1", "--data", "."), "has no train-images-idx3-ubyte (or train-"),
+        (("--plan", "bimt-mnist/l1", "--data", "x"), "x: --data is that of your files"),
+        (("--plan", "bimt-mnist/l3", "--data", "."), "no plan 'bimt-mnist/l3'"),
     ],
 )
 def test_a_mistake_is_one_clear_line(workbench, tmp_path, words, message):
@@ -85,6 +94,22 @@ def test_a_plan_is_trained_listed_and_measured(workbench, tmp_path, monkeypatch)
     assert "failed" in rows["my-run-2"] and "format must be" in listed.stdout
     assert "failed" in rows["my-run-3"]
     assert "no runs in nowhere" in workbench("runs", "nowhere").stdout
+
+
+def test_files_of_mnist_are_trained_on_by_name_and_as_a_plan(workbench, tmp_path, monkeypatch):
+    monkeypatch.setattr("workbench.training.reports.N_SHUFFLES", 2)
+    monkeypatch.setattr("workbench.training.working.default_probes", lambda plan, model: {})
+    write_digits(tmp_path / "mnist")
+    more = ("--data", "mnist", "--max-steps", "2")
+    done = workbench("train", "--recipe", "bimt-mnist", "--variant", "none", *more)
+    assert done.returncode == 0, done.stderr
+    assert "step 2/2" in done.stdout and "task loss" in done.stdout
+    planned = workbench("train", "--plan", "bimt-mnist/none", "--out", "planned", *more)
+    assert planned.returncode == 0, planned.stderr
+    folder = RunFolder(tmp_path / "planned")
+    assert folder.plan.folder == str(tmp_path / "mnist")
+    named = RunFolder(tmp_path / "runs/bimt-mnist-none").load().state_dict()
+    assert all(torch.equal(named[key], w) for key, w in folder.load().state_dict().items())
 
 
 def test_ctrl_c_pauses_a_plan_and_the_same_command_goes_on(workbench, tmp_path, monkeypatch):
@@ -159,8 +184,6 @@ def test_a_model_of_another_kind_is_refused(monkeypatch):
 
 
 def test_the_frequency_loss_is_the_entropy_of_the_answers():
-    import torch
-
     targets = torch.tensor([[-100, 1, 1, 2, 2]])
     assert frequency_loss(Batch(targets, targets)) == pytest.approx(float(torch.tensor(2.0).log()))
 

@@ -2,12 +2,14 @@
 
     bimt-independence/bimt  bimt-independence/none …  induction-2l  induction-2l/bimt  small-text  in-context
 
-An experiment's plan gives the very weights of `workbench train` with its name and variant.
+An experiment's plan gives the very weights of `workbench train` with its name and variant. Those that read
+files of the user's (bimt-mnist/bimt …) are plans once there is a folder: `preset(name, folder)`.
 """
 
 from dataclasses import replace
 from typing import Any
 
+from workbench.errors import ConfigError
 from workbench.training.experiments import (
     VARIANTS,
     Experiment,
@@ -26,6 +28,23 @@ def all_presets() -> dict[str, Plan]:
         for variant in VARIANTS
     }
     return found | {plan.name: plan for plan in _small_transformers()}
+
+
+def preset(name: str, folder: str | None = None) -> Plan:
+    """One plan by name, with the folder of the user's files where it reads any.
+
+    Raises:
+        ConfigError: none of that name.
+        PlanError: it reads files, and no folder is given.
+    """
+    if name in (known := all_presets()):
+        return known[name] if folder is None else replace(known[name], folder=folder)
+    rest = [each for each in experiment_names(from_files=True) if f"{each}/bimt" not in known]
+    asked = {f"{each}/{variant}": (each, variant) for each in rest for variant in VARIANTS}
+    if name not in asked:
+        listed = ", ".join([*known, *asked])
+        raise ConfigError(f"no plan {name[:80]!r}: give a JSON file, or one of {listed}")
+    return plan_of(experiment(asked[name][0]), asked[name][1], folder)
 
 
 def plan_of(chosen: Experiment, variant: Variant, folder: str | None = None) -> Plan:

@@ -118,7 +118,8 @@ def work(folder: RunFolder, heard: Callable[[Progress], None] = lambda seen: Non
     except Gone:
         return FAILED
     except Exception as error:
-        traceback.print_exc()
+        if not isinstance(error, WorkbenchError):
+            traceback.print_exc()
         reserve.unlink(missing_ok=True)
         watch.step, watch.seconds = _saved(folder.path, watch)
         watch.tell("failed", explained(error, folder.path))
