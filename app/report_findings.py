@@ -15,7 +15,7 @@ from app.report_filters import COLUMNS, Asked
 from workbench.errors import BudgetError, CheckpointError, WorkbenchError
 
 MAX_BYTES = 1 << 30
-MAX_HEADS, MAX_MODELS, MAX_PLACES = 5000, 60, 200
+MAX_HEADS, MAX_MODELS, MAX_PLACES, MAX_MEASURES = 5000, 60, 200, 100
 LARGEST, MEAN = "largest", "mean"
 _AGGREGATES = {LARGEST: "arg_max(value, abs(value))", MEAN: "avg(value)"}
 
@@ -58,6 +58,22 @@ class Pivot:
         frame = pd.DataFrame(self.values, index=list(self.heads), columns=list(self.models))
         long = frame.rename_axis("head").reset_index().melt("head", var_name="model")
         return long.dropna().reset_index(drop=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """All measures of one model's heads; NaN where a head has no such number.
+
+    Args:
+        heads: "layer.head".
+        n_left_out: heads and measures beyond what is shown.
+    """
+
+    model: str
+    heads: tuple[str, ...]
+    measures: tuple[Measure, ...]
+    values: Float[Any, "head measure"]
+    n_left_out: tuple[int, int]
 
 
 class Findings:
@@ -131,6 +147,39 @@ class Findings:
             Measure(probe, name, unit or "", tuple(sorted(places)[:MAX_PLACES]))
             for probe, name, unit, places in rows
         ]
+
+    def models(self) -> list[str]:
+        """Models of which heads were measured, in the order of the report."""
+        rows = self._all(
+            "SELECT model FROM findings WHERE head IS NOT NULL AND layer IS NOT NULL "
+            "GROUP BY model ORDER BY min(row)"
+        )
+        return [str(row[0]) for row in rows]
+
+    def profile(self, model: str, of: str) -> Profile:
+        """Every measure of one model's heads.
+
+        Args:
+            of: what is made of the places of a head that has several: the "largest" in size, or the "mean".
+        """
+        rows = self._all(
+            f"SELECT layer, head, probe, measure, {_AGGREGATES[of]} FROM findings WHERE model = ? "
+            "AND head IS NOT NULL AND layer IS NOT NULL AND isfinite(value) GROUP BY ALL",
+            (model,),
+        )
+        found = pd.DataFrame(
+            [(f"{layer}.{head}", f"{probe}/{name}", value) for layer, head, probe, name, value in rows],
+            columns=["head", "measure", "value"],
+        )
+        heads = [f"{layer}.{head}" for layer, head in sorted({(row[0], row[1]) for row in rows})]
+        measured = set(found["measure"])
+        measures = [measure for measure in self.measures() if measure.key in measured]
+        shown, columns = heads[:MAX_HEADS], measures[:MAX_MEASURES]
+        wide = found.pivot(index="head", columns="measure", values="value")
+        wide = wide.reindex(index=shown, columns=[measure.key for measure in columns])
+        left_out = (len(heads) - len(shown), len(measures) - len(columns))
+        values = wide.astype("float64").to_numpy()
+        return Profile(model, tuple(shown), tuple(columns), values, left_out)
 
     def pivot(self, measure: Measure, of: str) -> Pivot:
         """A measure of all heads.

@@ -1,6 +1,6 @@
 """What the address of the reports page says: a report and how its numbers are looked at, or a form half filled.
 
-report  measure  of  order  where          new  models  steps  probes  data  title          find
+report  measure  of  whose  order  where   new  models  steps  probes  data  title          find
 """
 
 from collections.abc import Mapping
@@ -44,6 +44,7 @@ def _unicode(field: Field) -> Field:
 SHOWN = (
     _unicode(text("measure", limit=200)),
     _unicode(text("of", LARGEST, limit=200)),
+    _unicode(text("whose", limit=400)),
     Field("order", _order, ""),
     Field("where", _where, ""),
 )

@@ -1,7 +1,7 @@
 // The reports page: the address follows what is looked at, cells link to heads, values are coloured.
 (function () {
   const none = () => window.dash_clientside.no_update;
-  const FIELDS = ["report", "measure", "of", "order", "where", "new", "models", "steps", "probes", "data", "title", "find"];
+  const FIELDS = ["report", "measure", "of", "whose", "order", "where", "new", "models", "steps", "probes", "data", "title", "find"];
   const DEFAULTS = { of: "largest", steps: "final", data: "stdlib" };
   const TYPED_MS = 600; // fields tell what was typed up to 500 ms after the last key
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
@@ -25,10 +25,11 @@
       return new Promise((resolve) => setTimeout(() => resolve(clicks), TYPED_MS));
     },
 
-    look(measure, of, auto, filter, asked, state) {
+    look(measure, of, whose, auto, filter, asked, state) {
       const next = { ...state };
       if (measure && auto) next.measure = measure === auto ? "" : measure;
       if (of) next.of = of;
+      next.whose = whose || "";
       if (filter) next.where = Object.keys(filter).length ? JSON.stringify(filter) : "";
       if (asked && asked.sortModel) next.order = asked.sortModel.map((one) => `${one.colId}:${one.sort}`).join(",");
       return changed(next, state);
@@ -97,7 +98,7 @@
     const open = (props.data.links || {})[field] || {};
     const shown = digits(props.value);
     if (!open.card) return shown;
-    const head = `${props.data.head} of ${props.colDef.headerName}`;
+    const head = `${props.data.head}, ${props.named}`;
     return [link(open.card, shown, `Card of ${head}: ${props.value}`, "report-value"), link(open.attention, "◎", `Attention of ${head}`, "report-look")];
   };
 })();

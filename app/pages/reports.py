@@ -15,6 +15,7 @@ from app.report_desk import ReportDesk, Row
 from app.report_state import FIND, SHOWN, read_fields
 from app.session import Session
 from app.views import reports as views
+from app.views import reports_heads as heads
 from app.views import reports_tables as tables
 from workbench.errors import WorkbenchError
 
@@ -96,9 +97,7 @@ def _report(
         views.head(row, folder),
         html.Div(id="report-broken"),
         dcc.Store(id="report-auto"),
-        html.Div(
-            [tables.pivot_section(state), tables.findings_section(state)], id="report-results"
-        ),
+        html.Div([heads.pivot_section(state), tables.findings_section(state)], id="report-results"),
         reports_results.jobs_section(),
     ]
     return main, state, complaints
@@ -116,6 +115,7 @@ def register(app: Dash, session: Session) -> None:
             "look",
             ("report-measure", "value"),
             ("report-of", "value"),
+            ("report-whose", "value"),
             ("report-auto", "data"),
             (tables.GRID, "filterModel"),
             (tables.GRID, "getRowsRequest"),

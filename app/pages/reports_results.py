@@ -11,6 +11,7 @@ from app.report_filters import read_request
 from app.report_findings import LARGEST, MEAN, Findings, Measure
 from app.session import Session
 from app.tables import data_table
+from app.views import reports_heads as heads
 from app.views import reports_tables as tables
 from app.views.reports import visible_text
 from app.views.training import section
@@ -77,37 +78,43 @@ def _register_rows(app: Dash, session: Session) -> None:
 def _register_pivot(app: Dash, session: Session) -> None:
     @app.callback(
         Output("report-pivot", "children"),
+        Output("report-whose", "data"),
         Output("report-measure", "data"),
         Output("report-measure", "value"),
         Output("report-auto", "data"),
         Output("report-of", "data"),
         Output("report-of-field", "hidden"),
+        Output("report-measure-field", "hidden"),
         Output("report-results", "hidden"),
         Output("report-broken", "children"),
         Input(DATA, "data"),
         Input("report-measure", "value"),
         Input("report-of", "value"),
+        Input("report-whose", "value"),
         State("report-auto", "data"),
         State("reports-first", "data"),
         State(STATE, "data"),
         prevent_initial_call=True,
     )
-    def pivot(data: Any, chosen: Any, of: Any, auto: Any, name: Any, given: Any) -> tuple[Any, ...]:
+    def pivot(data: Any, chosen: Any, *given: Any) -> tuple[Any, ...]:
         if data is None:  # the first look at how the report stands has not come back yet
-            return (no_update,) * 8
-        return _look(session, name, (chosen, auto, (given or {}).get("measure")), of)
+            return (no_update,) * 10
+        of, whose, auto, name, state = given
+        return _look(session, name, (chosen, auto, (state or {}).get("measure")), (of, whose))
 
 
 def _look(
-    session: Session, name: Any, measures_named: tuple[Any, Any, Any], of: Any
+    session: Session, name: Any, measures_named: tuple[Any, Any, Any], shown: tuple[Any, Any]
 ) -> tuple[Any, ...]:
     """What the callback above returns.
 
     Args:
         measures_named: chosen in the list; chosen there by nobody; asked for by the address.
+        shown: which of several numbers of a head; whose heads, all models' or one's.
     """
     chosen, auto, in_address = measures_named
-    none = (no_update, no_update, no_update, no_update, True)
+    of, whose = shown
+    none = (no_update, no_update, no_update, no_update, no_update, True, no_update)
     try:
         findings = session.reports.findings(name)
         if not findings.n_rows and not findings.broken:
@@ -120,29 +127,46 @@ def _look(
         # What nobody chose gives way as soon as there is something better to begin with.
         wanted = in_address if chosen in (None, auto) else chosen
         measure, said = _measure(measures, wanted)
-        content = _drawn(session, findings, measure, _place(measure, of))
+        models = findings.models()
+        if whose and whose not in models:
+            lacks = f"no heads of {str(whose)[:80]!r} in this report: this shows all models"
+            said, whose = [*said, _note(lacks)], heads.EVERY
+        content = _drawn(session, findings, measure, (of, whose))
     except NothingYetError as error:
         return no_update, *none, True, html.Div(str(error), className="hint report-none")
     except WorkbenchError as error:
         return no_update, *none, False, alert(str(error))
+    places = () if whose else measure.places
     return (
         [*said, *content],
-        tables.measure_options(measures),
+        heads.whose_options(models),
+        heads.measure_options(measures),
         measure.key,
         _first(measures).key,
-        tables.of_options(measure.places),
-        len(measure.places) == 1,
+        heads.of_options(places),
+        len(places) == 1,
+        bool(whose),
         False,
         broken,
     )
 
 
-def _drawn(session: Session, findings: Findings, measure: Measure, place: str) -> list[Any]:
+def _drawn(
+    session: Session, findings: Findings, measure: Measure, shown: tuple[Any, Any]
+) -> list[Any]:
+    of, whose = shown
     opens = tables.opener(findings, known_models(session))
-    found = findings.pivot(measure, place)
+    if whose:
+        made = of if of in (LARGEST, MEAN) else LARGEST
+        return heads.profile_grid(findings.profile(str(whose), made), made, opens)
+    found = findings.pivot(measure, _place(measure, of))
     if not found.heads:
         raise UnsupportedError(f"{measure.name} has no number for any head")
-    return tables.pivot_grid(found, measure, opens)
+    return heads.pivot_grid(found, measure, opens)
+
+
+def _note(text: str) -> html.Div:
+    return html.Div(visible_text(text), className="alert note", role="status")
 
 
 def _measure(measures: list[Measure], wanted: Any) -> tuple[Measure, list[Any]]:
@@ -153,7 +177,7 @@ def _measure(measures: list[Measure], wanted: Any) -> tuple[Measure, list[Any]]:
     said = []
     if wanted:
         lacks = f"no measure {wanted[:80]!r} of heads in this report: this shows another"
-        said = [html.Div(visible_text(lacks), className="alert note", role="status")]
+        said = [_note(lacks)]
     return _first(measures), said
 
 

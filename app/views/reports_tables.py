@@ -1,23 +1,20 @@
-"""Results of a report as grids: all findings block by block, and one measure of all heads, coloured."""
+"""All findings of a report as a grid that asks for them block by block."""
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 import dash_ag_grid as dag
-import dash_mantine_components as dmc
-import numpy as np
 from dash import html
 
-from app.components import aria, field
+from app.components import aria
 from app.fields import PageState
 from app.report_filters import COLUMNS, TEXTS, read_filter, read_sorts
-from app.report_findings import LARGEST, MEAN, Findings, Measure, Pivot
+from app.report_findings import Findings
 from app.views.reports import visible_text
 from app.views.training import section
 
-GRID, PIVOT = "report-grid", "report-pivot-grid"
+GRID = "report-grid"
 BLOCK, ROW_HEIGHT = 100, 28
 HEADERS = {
     "null_mean": "null mean",
@@ -144,121 +141,3 @@ def opener(findings: Findings, known: dict[str, tuple[str, tuple[int, ...]]]) ->
         }
 
     return opens
-
-
-def pivot_section(state: PageState) -> html.Section:
-    """The controls of the table of heads; a callback fills it."""
-    measure = dmc.Select(
-        id="report-measure",
-        data=[],
-        value=state["measure"] or None,
-        searchable=True,
-        allowDeselect=False,
-        size="xs",
-        placeholder="nothing was measured of heads",
-        attributes={"input": {"aria-label": "Measure"}},
-    )
-    of = dmc.Select(
-        id="report-of",
-        data=of_options(()),
-        value=state["of"],
-        searchable=True,
-        allowDeselect=False,
-        size="xs",
-        attributes={"input": {"aria-label": "Of"}},
-    )
-    return section(
-        "report-heads",
-        "Heads of all models",
-        "One measure, heads down and models across: white is zero, blue above it, orange below. A number opens "
-        "the head's card; the sign beside it, where the head looks.",
-        html.Div(
-            [
-                html.Div(field("Measure", measure), className="report-measure"),
-                html.Div(field("Of", of), id="report-of-field"),
-            ],
-            className="report-pivot-controls",
-        ),
-        html.Div(id="report-pivot", className="report-pivot"),
-    )
-
-
-def measure_options(measures: Sequence[Measure]) -> list[dict[str, Any]]:
-    """Measures, grouped by probe."""
-    groups: dict[str, list[dict[str, str]]] = {}
-    for one in measures:
-        groups.setdefault(visible_text(one.probe), []).append(
-            {"value": one.key, "label": visible_text(one.name)}
-        )
-    return [{"group": group, "items": items} for group, items in groups.items()]
-
-
-def of_options(places: Sequence[str]) -> list[dict[str, str]]:
-    """What of several numbers of a head is shown."""
-    made = [(LARGEST, "the largest in size"), (MEAN, "their mean")]
-    each = [(place, _place(place)) for place in places if place not in (LARGEST, MEAN)]
-    return [{"value": value, "label": label} for value, label in [*made, *each]]
-
-
-def _place(place: str) -> str:
-    site, _, item = place.partition("|")
-    return visible_text(", ".join(word for word in (site, item) if word) or "no site or item")
-
-
-def pivot_grid(pivot: Pivot, measure: Measure, opens: Opens) -> list[Any]:
-    """One measure of all heads; nothing where a model has no such head."""
-    limit = float(np.nanmax(np.abs(pivot.values), initial=0.0)) or 1.0
-    rows = []
-    for head, values in zip(pivot.heads, pivot.values, strict=True):
-        layer, _, index = head.partition(".")
-        row: dict[str, Any] = {"head": head, "links": {}}
-        for place, (label, value) in enumerate(zip(pivot.models, values, strict=True)):
-            if not np.isnan(value):
-                row[f"m{place}"] = float(value)
-                row["links"][f"m{place}"] = opens(label, layer, index)
-        rows.append(row)
-    style = {"function": f"reportShade(params.value, {json.dumps(limit)})"}
-    columns: list[dict[str, Any]] = [
-        {
-            "field": "head",
-            "headerName": "head",
-            "pinned": "left",
-            "width": 78,
-            "comparator": {"function": "reportHeads"},
-        }
-    ]
-    columns += [
-        {
-            "field": f"m{place}",
-            "headerName": visible_text(label),
-            "headerTooltip": visible_text(label),
-            "cellRenderer": "HeadValue",
-            "cellStyle": style,
-            "minWidth": 104,
-            "flex": 1,
-        }
-        for place, label in enumerate(pivot.models)
-    ]
-    height = min(len(rows), 14) * ROW_HEIGHT + 52
-    grid = dag.AgGrid(
-        id=PIVOT,
-        rowData=rows,
-        columnDefs=columns,
-        defaultColDef={"sortable": True, "resizable": True},
-        dashGridOptions={
-            "rowHeight": ROW_HEIGHT,
-            "headerHeight": 34,
-            "animateRows": False,
-            "tooltipShowDelay": 300,
-        },
-        style={"height": f"{height}px", "width": "100%", "maxWidth": f"{110 + 170 * len(pivot.models)}px"},
-        className="data-table",
-    )  # fmt: skip
-    n_heads, n_models = pivot.n_left_out
-    left = f" {n_heads:,} more heads and {n_models:,} more models are in the table of all findings."
-    unit = measure.unit or "no unit"
-    said = f"{measure.name} of {measure.probe}, in {unit}; the darkest is ±{limit:.3g}."
-    return [
-        html.Div(grid, role="region", **aria(f"{measure.name} of all heads")),
-        html.Div(visible_text(said + (left if n_heads or n_models else "")), className="hint"),
-    ]

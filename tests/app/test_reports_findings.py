@@ -121,6 +121,22 @@ def test_a_table_of_heads_holds_each_number_once(found):
     assert found.pivot(link, "|' OR 1=1 --").heads == ()
 
 
+def test_a_profile_holds_every_measure_of_one_model(found):
+    assert found.models() == ["a", "b"]
+    profile = found.profile("b", LARGEST)
+    assert set(measure.name for measure in profile.measures) <= {"size", "link"}
+    for place, measure in enumerate(profile.measures):
+        pivot = found.pivot(measure, measure.places[0] if len(measure.places) == 1 else LARGEST)
+        column = pivot.models.index("b")
+        wanted = dict(zip(pivot.heads, pivot.values[:, column], strict=True))
+        for head, value in zip(profile.heads, profile.values[:, place], strict=True):
+            assert (np.isnan(value) and np.isnan(wanted.get(head, np.nan))) or value == wanted[head]
+    means = found.profile("a", MEAN)
+    names = [measure.name for measure in means.measures]
+    assert names == ["size", "link"] and -1.0 in means.values[:, 1]
+    assert found.profile("c' OR 1=1 --", MEAN).heads == ()
+
+
 @pytest.mark.parametrize("column", HOSTILE)
 def test_columns_that_are_none_never_reach_a_query(column):
     for read in (

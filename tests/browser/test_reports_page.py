@@ -1,15 +1,18 @@
 """The reports page in Chromium: a report is started, killed, resumed, browsed and opened."""
 
 import os
+import re
 import signal
 import time
 
+import numpy as np
 import pytest
 
 from app.report_desk import ReportDesk
 from app.report_folder import ReportFolder
 from app.session import Session
 from tests.addresses import query_of, wait_for_query
+from tests.probes.stored import job, store_of
 from tests.serving import running
 from workbench.models import list_models
 
@@ -71,8 +74,55 @@ def test_a_report_is_started_killed_resumed_browsed_and_opened(open_page, dashbo
     hostile(page, address)
 
 
+N_MODELS, N_EACH = 5, 20_000
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A finished report of a hundred thousand findings."""
+    rng = np.random.default_rng(0)
+    results = []
+    for number in range(N_MODELS):
+        values = rng.normal(size=N_EACH)
+        rows = [
+            {"measure": "size", "layer": i // 100, "head": i % 100, "value": value}
+            for i, value in enumerate(values)
+        ]
+        results.append((job(f"model-{number}"), rows))
+    store_of(tmp_path / "large", results)
+    return tmp_path
+
+
+def test_a_hundred_thousand_rows_are_scrolled_sorted_and_filtered(open_page, dashboard, large):
+    page = open_page(viewport={"width": 1400, "height": 1000})
+    page.goto(f"{dashboard(Session(reports=ReportDesk(large)))}/reports?report=large")
+    grid = page.locator("#report-grid")
+    expect(page.locator("#report-grid-said")).to_have_text("100,000 rows", timeout=SLOW)
+    # Only what is seen is in the page, wherever one scrolls.
+    body = grid.locator(".ag-body-viewport").first
+    for share in (0.5, 1.0):
+        body.evaluate("(e, share) => { e.scrollTop = share * e.scrollHeight }", share)
+        last = N_MODELS * N_EACH - 1
+        row = grid.locator(f"[row-index='{last if share == 1.0 else last // 2}'] [col-id='value']")
+        expect(row).to_contain_text(re.compile(r"\d"), timeout=SLOW)
+        assert grid.locator(".ag-center-cols-container [role=row]").count() < 200
+    grid.locator(".ag-header-cell-text", has_text="value").click()
+    wait_for_query(page, order="value:asc")
+    body.evaluate("e => { e.scrollTop = 0 }")
+    expect(grid.locator("[row-index='0'] [col-id='value']")).to_contain_text("−4", timeout=SLOW)
+
+
 def browse(page):
     value = page.locator("#report-pivot .report-value")
+    expect(value).to_have_count(4)
+    page.get_by_label("Models", exact=True).click()
+    page.get_by_role("option", name="attn-2l", exact=True).click()
+    wait_for_query(page, whose="attn-2l")
+    groups = page.locator("#report-pivot .ag-header-group-cell")
+    expect(groups.filter(has_text="composition")).to_be_visible()
+    expect(groups.filter(has_text="qk-geometry")).to_be_visible()
+    page.get_by_label("Models", exact=True).click()
+    page.get_by_role("option", name="all, by one measure").click()
     expect(value).to_have_count(4)
     page.get_by_label("Measure", exact=True).click()
     page.get_by_role("option", name="K-composition").click()
