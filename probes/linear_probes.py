@@ -1,7 +1,7 @@
 """What can be read linearly from the residual stream, against control tasks that nothing but memory solves.
 
     accuracy     balanced, on documents held out, of ridge regression on one-hot labels
-    control      the same with labels that mean nothing
+    control      the same with labels that mean nothing: the null of an accuracy
     selectivity  accuracy - mean control
 
 (Alain & Bengio 2016, "Understanding intermediate layers using linear classifier probes"; Hewitt & Liang 2019,
@@ -22,8 +22,12 @@ from probes.contract import Cost, Probe, Progress, findings_table, silent
 from probes.data import DataFacts, ProbeData
 from probes.facts import ModelFacts
 from probes.nulls import beside_null
-from probes.reading import Rows, controls, recalls, resampled
-from probes.token_features import OF_PLACE, OF_TOKEN
+from probes.reading import Dealt, Place, Rows, controls, places, recalls, resampled
+from probes.token_features import OF_DOCUMENT, OF_PLACE, OF_TOKEN
+
+FEATURES = (*OF_TOKEN, *OF_PLACE)
+# Values that all features have together, and so columns of one-hot labels.
+_N_VALUES = 34
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,14 @@ class LinearConfig:
 
     Args:
         n_prompts: rows of `n_tokens` to fit on; a third as many more are held out.
-        most_depths: of a deeper model so many depths, evenly spaced, the first and the last among them.
+        most_depths: of a deeper model so many depths, evenly spaced, the first and the last among them; with a
+            layer's end its middle is read.
         ridge: penalty, per observation, on standardised streams.
     """
 
     n_prompts: int = 48
     n_tokens: int = 64
-    most_depths: int = 5
+    most_depths: int = 32
     n_controls: int = 49
     ridge: float = 0.03
     seed: int = 0
@@ -57,24 +62,32 @@ class LinearProbes(Probe):
 
     name = "linear-probes"
     title = "Linear probes: what the stream tells"
-    version = 1
+    version = 2
     question = (
         "Which features of a token, and of where it stands, can be read linearly at each depth?"
     )
     method = (
-        "Ridge regression on one-hot labels (scikit-learn) from the standardised stream after the embedding "
-        "and after each layer; balanced accuracy on documents held out. Control tasks: labels of a token's own "
-        "features dealt out anew among tokens of like frequency; labels of places taken from another row "
-        "(positions: shuffled within the row). Selectivity is accuracy minus the controls' mean. p of token "
-        "features is the rank of the accuracy among its controls, two-sided. Intervals draw held-out "
-        "documents again. Sources: Alain & Bengio 2016; Hewitt & Liang 2019, section 2."
+        "Ridge regression on one-hot labels Y, `W = (XᵀX + λ n I)⁻¹ XᵀY`, from the standardised stream X "
+        "after the embedding, between each layer's attention and MLP (`resid_mid`) and after each layer "
+        "(scikit-learn); the largest output is the guess. On documents held out, "
+        "`accuracy = mean over values of (right guesses / places with the value)`, and "
+        "`selectivity = accuracy − mean accuracy of controls`. Control tasks, the null's mean and spread: "
+        "labels of a token's own features dealt out anew among tokens of like frequency; labels of places "
+        "taken from another row (positions: shuffled within the row). p of token features is the rank of the "
+        "accuracy among its controls, two-sided. Bracket depth and indentation are the whole document's. "
+        "Intervals draw held-out documents again. Sources: Alain & Bengio 2016; Hewitt & Liang 2019, section 2."
     )
     limits = (
         "That something can be read does not mean that the model reads it. An untrained network passes tokens "
-        "on as well, so features of places are decodable there too: they have a control, but no null."
+        "on as well, so features of places are decodable there too: they have a control, but no p. Of a model "
+        f"with more than `most_depths` depths ({LinearConfig.most_depths} unless set) only so many are read, "
+        "evenly spaced; those between are left out. Brackets are counted in strings and comments too. Rows "
+        "whose text is not found in their document, as with tokenizers that drop case or spaces, have neither "
+        "bracket depth nor indentation."
     )
     kind = "data"
     Config = LinearConfig
+    draws = "n_controls"
 
     def refuses(self, facts: ModelFacts) -> str:
         """No stream, or no text."""
@@ -85,75 +98,94 @@ class LinearProbes(Probe):
         return "" if facts.has_tokenizer else f"it reads no text: {facts.described}"
 
     def cost(self, facts: ModelFacts, data: DataFacts, config: LinearConfig) -> Cost:
-        """The forward pass; one solution and as many scores as there are label sets."""
+        """The forward pass; at each place one solution for as many labels as there are controls."""
         n_tokens = min(config.n_tokens, facts.n_ctx)
         positions = 1.34 * config.n_prompts * n_tokens
-        depths = min(config.most_depths, facts.n_layers + 1)
+        n_depths = min(config.most_depths, facts.n_layers + 1)
+        has_middle = facts.has_attention and facts.has_mlp and not facts.is_parallel
+        n_places = n_depths + has_middle * (n_depths - 1)
+        targets = _N_VALUES * (1 + config.n_controls)
         forward = positions * 2 * facts.n_params / 2.5e10
-        solved = depths * 7 * (positions * facts.d_model**2 + positions * 5 * facts.d_model) / 5e9
-        scored = depths * 7 * config.n_controls * (positions * facts.d_model * 8 / 1e10 + 1e-3)
-        held = positions * depths * facts.d_model * 4 + positions * config.n_controls * 7 * 16
-        return Cost(0.5 + forward + solved + scored, held + 1e8)
+        one = positions * facts.d_model * (facts.d_model + targets) * 2 / 2e10
+        scored = positions * targets * 4e-8
+        held = positions * (n_places * facts.d_model * 4 + facts.d_model * 24 + targets * 24)
+        return Cost(0.5 + forward + n_places * (one + scored), held + 1e8)
 
     def run(
         self, model: Any, data: ProbeData, config: LinearConfig, progress: Progress = silent
     ) -> pd.DataFrame:
-        """Accuracy and selectivity of every feature at every depth."""
-        halves = data.split(config.seed)
-        depths = np.linspace(0, model.cfg.n_layers, min(config.most_depths, model.cfg.n_layers + 1))
-        chosen = [int(depth) for depth in np.unique(depths.round())]
-        n_held_out = max(2, config.n_prompts // 3)
-        train = Rows.read(
-            model, halves.train, (config.n_prompts, config.n_tokens), chosen, config.seed
+        """Accuracy and selectivity of every feature at every depth; `layer` is the depth, 0 the embedding."""
+        halves, chosen = data.split(config.seed), places(model, config.most_depths)
+        sizes = (config.n_prompts, max(2, config.n_prompts // 3))
+        train, test = (
+            Rows.read(model, half, (size, config.n_tokens), chosen, config.seed)
+            for half, size in zip((halves.train, halves.held_out), sizes, strict=True)
         )
-        test = Rows.read(model, halves.held_out, (n_held_out, config.n_tokens), chosen, config.seed)
-        rows: list[dict[str, Any]] = []
-        for index, feature in enumerate((*OF_TOKEN, *OF_PLACE)):
-            progress(index / 7, feature)
-            rows += _feature(feature, chosen, train, test, config)
-        return findings_table(rows)
+        rows: dict[str, list[dict[str, Any]]] = {feature: [] for feature in FEATURES}
+        groups = _groups(train, test, config)
+        for index, place in enumerate(chosen):
+            progress(index / len(chosen), f"{place[1]}, depth {place[0]}")
+            for own, held_out, dealt in groups:
+                streams = (own.streams[place], held_out.streams[place])
+                found = recalls(*streams, dealt, config.ridge, held_out.document)
+                for feature, recall in found.items():
+                    rows[feature] += _rows(feature, place, recall, len(held_out.document), config)
+        return findings_table(row for of in rows.values() for row in of)
 
 
-def _feature(
-    feature: str, depths: list[int], train: Rows, test: Rows, config: LinearConfig
-) -> Iterator[dict[str, Any]]:
-    """Rows of one feature; none where the text shows fewer than two of its values."""
-    known = np.unique(train.labels[feature])
-    if len(known) < 2 or len(np.intersect1d(known, test.labels[feature])) < 2:
-        return
-    dealt = controls(feature, train, test, config.n_controls, config.seed)
-    for depth in depths:
-        recall = recalls(
-            train.streams[depth], test.streams[depth], dealt, config.ridge, test.document
-        )
-        yield from _rows(feature, depth, recall, len(test.document), config)
+def _groups(
+    train: Rows, test: Rows, config: LinearConfig
+) -> list[tuple[Rows, Rows, dict[str, Dealt]]]:
+    """Rows to fit and to test on with the labels that they have; one group where all rows have all."""
+    split: list[tuple[Rows, Rows, tuple[str, ...]]] = [(train, test, FEATURES)]
+    if not (train.is_placed.all() and test.is_placed.all()):
+        others = tuple(name for name in FEATURES if name not in OF_DOCUMENT)
+        split = [(train, test, others), (train.placed(), test.placed(), OF_DOCUMENT)]
+    groups = [
+        (own, held_out, _dealt(features, own, held_out, config))
+        for own, held_out, features in split
+    ]
+    return [group for group in groups if group[2]]
+
+
+def _dealt(
+    features: tuple[str, ...], train: Rows, test: Rows, config: LinearConfig
+) -> dict[str, Dealt]:
+    """Labels and controls of each feature of whose values the text shows two or more."""
+    found = {}
+    for feature in features:
+        known = np.unique(train.labels[feature])
+        if len(np.intersect1d(known, test.labels[feature])) > 1:
+            found[feature] = controls(feature, train, test, config.n_controls, config.seed)
+    return found
 
 
 def _rows(
     feature: str,
-    depth: int,
+    place: Place,
     recall: Mapping[str, Float[np.ndarray, "..."] | Int[np.ndarray, "..."]],
     n: int,
     config: LinearConfig,
 ) -> Iterator[dict[str, Any]]:
-    accuracy, null = recall["accuracy"], recall["accuracy"][1:]
+    accuracy, null = float(recall["accuracy"][0]), recall["accuracy"][1:]
     spread = resampled(recall["right"], recall["seen"], config.seed)
     common = {
-        "layer": depth,
-        "site": "resid_post" if depth else "resid_pre",
+        "layer": place[0],
+        "site": place[1],
         "item": feature,
         "n": n,
         "seed": config.seed,
         "unit": "balanced accuracy",
     }
-    chance = float(null.mean())
-    # Of a place's features the control is no null: a network that has learnt nothing passes them on.
-    beside = beside_null(float(accuracy[0]), () if feature in OF_PLACE else null)
+    beside = beside_null(accuracy, null)
+    if feature in OF_PLACE:
+        # A network that has learnt nothing passes them on too: ranks among their controls are no p.
+        beside["p"] = np.nan
     yield {"measure": "accuracy", **beside, **spread, **common}
-    yield {"measure": "control", "value": chance, **common}
+    chance = beside["null_mean"]
     yield {
         "measure": "selectivity",
-        "value": float(accuracy[0]) - chance,
+        "value": accuracy - chance,
         "low": spread["low"] - chance,
         "high": spread["high"] - chance,
         **common,

@@ -1,57 +1,123 @@
 """Reading labels from streams: rows of text with both, controls, and one ridge solution for many label sets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from probes.data import ProbeData
-from probes.token_features import OF_TOKEN, labels
+from probes.row_places import ends_in
+from probes.token_features import OF_DOCUMENT, OF_TOKEN, depths, labels
+
+# Where a stream is read: its depth, which is 0 for the embedding and l + 1 in layer l, and the kind of site.
+Place = tuple[int, str]
 
 # Tokens whose labels may be exchanged: neighbours by frequency.
 N_ALIKE = 8
+# Of a row: positions are read in eighths.
+SHORTEST = 8
+
+
+def places(model: Any, most_depths: int) -> list[Place]:
+    """Evenly spaced depths, the first and the last among them; before each the middle of its layer, if any."""
+    n_layers = model.cfg.n_layers
+    ends = np.linspace(0, n_layers, min(most_depths, n_layers + 1))
+    found: list[Place] = []
+    for depth in map(int, np.unique(ends.round())):
+        if not depth:
+            found.append((0, "resid_pre"))
+            continue
+        block = model.blocks[depth - 1]
+        if block.has_attn and block.has_mlp and not model.cfg.parallel:
+            found.append((depth, "resid_mid"))
+        found.append((depth, "resid_post"))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Positions of some documents: their streams by depth, labels by feature, tokens, documents and rows."""
+    """Positions of some documents: streams by place, labels by feature, tokens, documents and rows.
 
-    streams: Mapping[int, Float[np.ndarray, "place d_model"]]
+    Args:
+        is_placed: whether a row's place in its document is known, and with it its labels of OF_DOCUMENT.
+    """
+
+    streams: Mapping[Place, Float[np.ndarray, "place d_model"]]
     labels: Mapping[str, Int[np.ndarray, " place"]]
     token: Int[np.ndarray, " place"]
     document: Int[np.ndarray, " place"]
-    n_rows: int
+    is_placed: Bool[np.ndarray, " row"]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows, which all have as many positions."""
+        return len(self.is_placed)
 
     @classmethod
     def read(
-        cls, model: Any, data: ProbeData, size: tuple[int, int], depths: Sequence[int], seed: int
+        cls, model: Any, data: ProbeData, size: tuple[int, int], chosen: Sequence[Place], seed: int
     ) -> "Rows":
         """Run the model over rows of `size`; the first position of each is left out."""
         from workbench.runs import run
         from workbench.sites import Site
 
-        n_prompts, n_tokens = size[0], min(size[1], model.cfg.n_ctx)
-        tokens = data.tokens(model, n_prompts, n_tokens, seed)
-        of_row = data.documents_of_tokens(model, n_prompts, n_tokens, seed)
-        sites = {d: Site("resid_post", d - 1) if d else Site("resid_pre", 0) for d in depths}
-        streams: dict[int, list[np.ndarray]] = {depth: [] for depth in depths}
+        asked = (size[0], min(size[1], model.cfg.n_ctx), seed, SHORTEST)
+        tokens = data.tokens(model, *asked)
+        of_row = data.documents_of_tokens(model, *asked)
+        sites = {place: Site(place[1], max(0, place[0] - 1)) for place in chosen}
+        streams: dict[Place, list[np.ndarray]] = {place: [] for place in chosen}
         named: list[dict[str, np.ndarray]] = []
         for row in tokens:
             one = run(model, row[None], sites=list(sites.values()))
-            for depth, site in sites.items():
-                streams[depth].append(one[site][0, 1:-1].float().cpu().numpy())
+            for place, site in sites.items():
+                streams[place].append(one[site][0, 1:-1].float().cpu().numpy())
             found = labels(model.tokenizer.str_tokens(row.tolist()))
             named.append({name: values[1:] for name, values in found.items()})
-        n_places = n_tokens - 2
+        n_places = tokens.shape[1] - 2
+        deep = document_labels(model.tokenizer, data, tokens.tolist(), of_row.tolist())
         return cls(
-            streams={depth: np.concatenate(parts) for depth, parts in streams.items()},
-            labels={name: np.concatenate([one[name] for one in named]) for name in named[0]},
+            streams={place: np.concatenate(parts) for place, parts in streams.items()},
+            labels={name: np.concatenate([one[name] for one in named]) for name in named[0]}
+            | {name: values[:, 1:-1].flatten() for name, values in deep.items()},
             token=tokens[:, 1:-1].flatten().cpu().numpy(),
             document=np.repeat(of_row, n_places),
-            n_rows=len(tokens),
+            is_placed=(deep[OF_DOCUMENT[0]] >= 0).any(1),
         )
+
+    def placed(self) -> "Rows":
+        """Those whose place in their document is known."""
+        if self.is_placed.all():
+            return self
+        kept = np.repeat(self.is_placed, len(self.token) // max(1, self.n_rows))
+        return replace(
+            self,
+            streams={place: stream[kept] for place, stream in self.streams.items()},
+            labels={name: values[kept] for name, values in self.labels.items()},
+            token=self.token[kept],
+            document=self.document[kept],
+            is_placed=self.is_placed[self.is_placed],
+        )
+
+
+def document_labels(
+    tokenizer: Any, data: ProbeData, rows: Sequence[Sequence[int]], documents: Sequence[int]
+) -> dict[str, Int[np.ndarray, "row pos"]]:
+    """Labels of OF_DOCUMENT after each token of rows from these documents; -1 where they cannot be known."""
+    before, after = map(len, tokenizer.special_around())
+    known: dict[int, dict[str, np.ndarray]] = {}
+    found = {name: np.full((len(rows), len(rows[0])), -1) for name in OF_DOCUMENT}
+    for at, (row, document) in enumerate(zip(rows, documents, strict=True)):
+        text, free = data.documents[document], slice(before, len(row) - after)
+        ends = ends_in(text, tokenizer, row[free])
+        if ends is None:
+            continue
+        if document not in known:
+            known[document] = depths(text)
+        for name, values in known[document].items():
+            found[name][at, free] = values[ends]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,25 +189,46 @@ def _within_row(
 def recalls(
     train: Float[np.ndarray, "place d_model"],
     test: Float[np.ndarray, "other_place d_model"],
-    dealt: Dealt,
+    dealt: Mapping[str, Dealt],
     ridge: float,
     document: Int[np.ndarray, " other_place"],
-) -> dict[str, np.ndarray]:
-    """Balanced accuracy `[deal]`; of the true labels, `right` and `seen` `[document class]`."""
+) -> dict[str, dict[str, np.ndarray]]:
+    """By feature: balanced accuracy `[deal]`; of the true labels, `right` and `seen` `[document class]`.
+
+    One solution for all features and deals: what costs most is the same for all labels.
+    """
     from sklearn.linear_model import Ridge
     from sklearn.preprocessing import StandardScaler
 
-    classes = np.unique(dealt.train)
-    wanted = (dealt.train[..., None] == classes).transpose(1, 0, 2).reshape(len(train), -1)
+    classes = {feature: np.unique(of.train) for feature, of in dealt.items()}
+    wanted = [
+        (of.train[..., None] == classes[feature]).transpose(1, 0, 2).reshape(len(train), -1)
+        for feature, of in dealt.items()
+    ]
     scaler = StandardScaler().fit(train.astype(np.float64))
-    solved = Ridge(alpha=ridge * len(train)).fit(scaler.transform(train), wanted.astype(np.float64))
+    solved = Ridge(alpha=ridge * len(train)).fit(
+        scaler.transform(train), np.concatenate(wanted, axis=1).astype(np.float64)
+    )
     read = solved.predict(scaler.transform(test.astype(np.float64)))
-    guess = classes[read.reshape(len(test), -1, len(classes)).argmax(-1)].T
-    seen = np.stack([(dealt.test == one).sum(1) for one in classes], axis=1)
-    hits = [((dealt.test == one) & (guess == one)).sum(1) for one in classes]
+    parts = np.split(read, np.cumsum([part.shape[1] for part in wanted])[:-1], axis=1)
+    return {
+        feature: _recall(part, classes[feature], of.test, document)
+        for part, (feature, of) in zip(parts, dealt.items(), strict=True)
+    }
+
+
+def _recall(
+    read: Float[np.ndarray, "place target"],
+    classes: Int[np.ndarray, " label"],
+    test: Int[np.ndarray, "deal place"],
+    document: Int[np.ndarray, " place"],
+) -> dict[str, np.ndarray]:
+    guess = classes[read.reshape(len(read), -1, len(classes)).argmax(-1)].T
+    seen = np.stack([(test == one).sum(1) for one in classes], axis=1)
+    hits = [((test == one) & (guess == one)).sum(1) for one in classes]
     shares = np.where(seen > 0, np.stack(hits, axis=1) / np.maximum(seen, 1), np.nan)
     of = np.unique(document)
-    true, told = dealt.test[0], guess[0]
+    true, told = test[0], guess[0]
     return {
         "accuracy": np.nanmean(shares, axis=1),
         "right": np.array(

@@ -1,4 +1,4 @@
-"""Probes of text: lost heads, context, orders, neurons, what streams tell, and wiring; planted or by hand."""
+"""Probes of text: lost heads, context, orders, neurons and wiring; planted or by hand."""
 
 from dataclasses import replace
 
@@ -12,9 +12,7 @@ from probes.data import ProbeData, read_data
 from probes.facts import facts_of
 from probes.in_context_learning import EARLY, LATE, N_BINS
 from probes.neuron_statistics import participation
-from probes.reading import Rows, controls, recalls
 from probes.registry import get_probe
-from probes.token_features import KINDS, kind_of, labels
 from tests.probes.asking import answer, of
 from tests.probes.calibration import outcomes
 from tests.probes.conftest import letter_documents
@@ -117,64 +115,6 @@ def test_planted_dead_neurons_are_counted_and_examples_name_what_stood_there(bui
     examples = of(table, "example")
     assert len(examples) == 15 and examples["item"].str.startswith("neuron ").all()
     assert of(table, "participation")["value"].item() < of(table, "turned")["value"].item()
-
-
-def test_tokens_are_told_apart_by_rule():
-    tokens = ["def", " area", "(", "x", "1", "):", "\n", "    ", "return", " x", "2"]
-    found = labels(tokens)
-    assert [KINDS[kind] for kind in found["kind"][:4]] == ["keyword", "name", "bracket", "name"]
-    assert found["next kind"].tolist() == [kind_of(token) for token in tokens[1:]]
-    assert found["bracket depth"].tolist() == [0, 0, 1, 1, 1, 0, 0, 0, 0, 0]
-    assert found["indentation"].tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]
-    assert found["digit"].tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
-    assert found["position"].tolist() == [0, 0, 1, 2, 3, 4, 4, 5, 6, 7]
-
-
-def planted_rows(seed, n_rows=24, n_places=20):
-    """Streams in which direction 0 tells the token's label and direction 1 nothing."""
-    rng = np.random.default_rng(seed)
-    token = rng.integers(12, size=n_rows * n_places)
-    stream = rng.normal(size=(len(token), 6))
-    stream[:, 0] += 6.0 * (token % 2)
-    return Rows(
-        streams={0: stream},
-        labels={"digit": token % 2, "bracket depth": rng.integers(2, size=len(token))},
-        token=token,
-        document=np.repeat(np.arange(n_rows), n_places),
-        n_rows=n_rows,
-    )
-
-
-def test_a_planted_direction_is_read_and_labels_that_mean_nothing_are_not():
-    train, test = planted_rows(1), planted_rows(2)
-    for feature, told in (("digit", True), ("bracket depth", False)):
-        dealt = controls(feature, train, test, 19, 0)
-        found = recalls(train.streams[0], test.streams[0], dealt, 0.01, test.document)
-        accuracy, null = found["accuracy"][0], found["accuracy"][1:]
-        assert (accuracy > 0.97) == told
-        assert (accuracy > null.max() + 0.02) == told
-        assert found["right"].sum() <= found["seen"].sum() == len(test.document)
-
-
-def test_controls_keep_each_tokens_label_the_same_everywhere():
-    train, test = planted_rows(1), planted_rows(2)
-    dealt = controls("digit", train, test, 5, 0)
-    tokens = np.concatenate([train.token, test.token])
-    for row in np.concatenate([dealt.train, dealt.test], axis=1):
-        assert all(len(np.unique(row[tokens == token])) == 1 for token in np.unique(tokens))
-        assert row.sum() > 0
-    np.testing.assert_array_equal(dealt.train[0], train.labels["digit"])
-
-
-def test_streams_tell_the_token_at_every_depth(build):
-    table = asked("linear-probes", build(order="ss", seed=3))
-    capital = of(table, "accuracy")
-    assert {"kind", "position", "next kind"} & set(capital["item"]) or len(capital)
-    selective = of(table, "selectivity")["value"].to_numpy()
-    control = of(table, "control")["value"].to_numpy()
-    np.testing.assert_allclose(selective, capital["value"] - control)
-    places = capital["item"].isin(["next kind", "bracket depth", "indentation", "position"])
-    assert capital["p"].isna().equals(places)
 
 
 def test_two_planted_modules_are_found_and_their_shuffle_is_not():
