@@ -176,7 +176,8 @@ def _show_end(planned: "Plan", store: Any, status: "Status") -> None:
     for job, record in store.records():
         if record is not None and record.status == "failed":
             typer.echo(f"failed: {job.label}: {record.error}", err=True)
-    kept = len(planned.jobs) - status.n_jobs
+    # Two names of one model are asked once.
+    kept = len({job.key for job in planned.jobs}) - status.n_jobs
     typer.echo(
         f"{status.n_jobs} jobs run: {status.n_ok} ok, {status.n_failed} failed, "
         f"{status.n_refused} refused; {kept} were there"

@@ -62,6 +62,9 @@ class Probe(ABC):
         method: the formula and its source, in markdown.
         limits: what the numbers do not say, in markdown.
         kind: "weights" where no data is read: its results then hold for any data.
+        draws: the field of Config that says among how many draws of the null every p ranks; "" where p is no
+            such rank, or where there is none.
+        sides: how many of such ranks p counts at least: no p is below sides / (1 + draws).
         Config: a frozen dataclass with a default for every field, `seed` among them; plain values only.
     """
 
@@ -73,6 +76,8 @@ class Probe(ABC):
     limits: ClassVar[str]
     kind: ClassVar[Literal["weights", "data"]]
     Config: ClassVar[type[Any]]
+    draws: ClassVar[str] = ""
+    sides: ClassVar[int] = 1
 
     @abstractmethod
     def refuses(self, facts: "ModelFacts") -> str:

@@ -70,6 +70,9 @@ class CopyingEigenvalues(Probe):
     )
     kind = "weights"
     Config = CopyingConfig
+    draws = "n_null"
+    # Twice the rank from the nearer end.
+    sides = 2
 
     def refuses(self, facts: ModelFacts) -> str:
         """No heads, or norms after the sum."""

@@ -18,6 +18,7 @@ class ModelFacts:
         d_mlp: neurons of one layer, 0 where there is no MLP.
         d_vocab: tokens that are read; `d_out` that are predicted.
         has_attention: whether any layer has a head.
+        caps_logits: whether logits become cap * tanh(logits / cap), as Gemma 2's do.
         is_ours: an MLP or our own Transformer; other models come through a bridge.
     """
 
@@ -37,6 +38,7 @@ class ModelFacts:
     is_causal: bool
     has_unembed: bool
     has_attention: bool
+    caps_logits: bool
     has_tokenizer: bool
     is_parallel: bool
     is_ours: bool
@@ -84,6 +86,7 @@ def _of_perceptron(model: Any) -> ModelFacts:
         is_causal=False,
         has_unembed=False,
         has_attention=False,
+        caps_logits=False,
         has_tokenizer=False,
         is_parallel=False,
         is_ours=True,
@@ -115,6 +118,8 @@ def _of_transformer(model: Any) -> ModelFacts:
         is_causal=cfg.causal,
         has_unembed=cfg.d_out > 0,
         has_attention=first is not None,
+        # Our own transformers never do, and their config has no word for it.
+        caps_logits=bool(getattr(cfg, "logit_soft_cap", None)),
         has_tokenizer=model.tokenizer is not None,
         is_parallel=cfg.parallel,
         is_ours=is_ours,

@@ -63,6 +63,9 @@ class QKGeometry(Probe):
     )
     kind = "weights"
     Config = GeometryConfig
+    draws = "n_null"
+    # Twice the rank from the nearer end.
+    sides = 2
 
     def refuses(self, facts: ModelFacts) -> str:
         """No heads."""

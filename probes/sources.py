@@ -53,11 +53,14 @@ class ModelSource:
     def hash(self) -> str:
         """Equal for equal files, wherever they are; 16 hexadecimal digits.
 
+        The final weights and a checkpoint that holds the same are one model.
+
         Raises:
             CheckpointError: a file cannot be read.
         """
         digest = hashlib.blake2b(digest_size=8)
-        for name, path in self._files():
+        # A checkpoint's weights lie elsewhere than the final ones, and must not come in another order.
+        for name, path in sorted(self._files()):
             try:
                 with path.open("rb") as file:
                     content = hashlib.file_digest(file, "sha256").digest()

@@ -1,7 +1,8 @@
 """What figures of probes share: models side by side with chance behind them, checkpoints over their steps.
 
 A label such as "attn-2l@500" is a checkpoint of attn-2l. Two or more of one model make a series: they are drawn
-over their steps, and beside other models only the last of them stands.
+over their steps, and beside other models only the last of them stands: not even that where the model itself
+does, with the same numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,8 +50,12 @@ def split_series(
         if at and step.isdecimal():
             series.setdefault(name, {})[int(step)] = table
     series = {name: dict(sorted(of.items())) for name, of in series.items() if len(of) > 1}
-    earlier = {f"{name}@{step}" for name, of in series.items() for step in list(of)[:-1]}
-    return {label: table for label, table in tables.items() if label not in earlier}, series
+    left_out = {f"{name}@{step}" for name, of in series.items() for step in list(of)[:-1]}
+    for name, of in series.items():
+        last = list(of)[-1]
+        if name in tables and tables[name].equals(of[last]):
+            left_out.add(f"{name}@{last}")
+    return {label: table for label, table in tables.items() if label not in left_out}, series
 
 
 def compared(tables: Tables, panels: Sequence[Panel], title: str) -> list[go.Figure]:

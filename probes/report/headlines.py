@@ -91,7 +91,9 @@ def model_table(results: Results, findings: pd.DataFrame) -> Table:
     note = (
         "In brackets: of which head or part; “2.1 → 3.0” is written by one and read by the other."
     )
-    left = len(results.models) - len(labels)
+    for label, kept in results.repeats.items():
+        note += f" {shown(label)} is {shown(kept)} under another name and stands here once."
+    left = len(results.models) - len(labels) - len(results.repeats)
     if left:
         note += f" {left} earlier checkpoints are left out here; figures over training show them."
     return Table(columns, tuple(rows), note)

@@ -60,10 +60,11 @@ def _card(of_model: pd.DataFrame, layer: int, head: int) -> Card:
         f"Of each measure the row of least q, {len(kept)} of {len(of):,} rows about this head; "
         "where an item is given, it may be the writer or the reader."
     )
-    farthest = ranked(own, by=("effect",)).drop_duplicates("measure").head(N_NAMED)
+    # Measures side by side: effects over different nulls do not compare.
+    farthest = ranked(own, by=("prominence",)).drop_duplicates("measure").head(N_NAMED)
     named = ", ".join(
         f"{shown(row.measure, 40)} {number(row.value, 3)}" for row in farthest.itertuples()
     )
     counts = f"{len(own)} measures pass, {len(passing(of)):,} of {len(of):,} findings"
-    said = f"{counts}; farthest from chance: {named}"
-    return Card(name, said, findings_rows(kept, note, without=("model",)))
+    said = f"{counts}; standing out most: {named}"
+    return Card(name, said, findings_rows(kept, note, without=("model", "prominence")))

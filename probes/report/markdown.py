@@ -53,6 +53,8 @@ def _section(section: Section) -> Iterator[str]:
     yield f"## {plain(section.title)} ({plain(section.name)})"
     yield plain(section.question)
     yield plain(" ".join(section.said))
+    if section.coarse:
+        yield f"**{plain(section.coarse)}**"
     yield from (f"- {plain(text)}" for _, text in section.missing)
     if section.method:
         # Written by the probe's author, in Markdown.

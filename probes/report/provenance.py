@@ -4,7 +4,6 @@ import json
 import shlex
 from typing import Any
 
-from probes.jobs import Job
 from probes.report.results import Results
 from probes.report.tables import Column, Table, number, shown
 
@@ -28,7 +27,7 @@ def changed(results: Results, probe: str) -> dict[str, Any]:
     """Settings that are not the probe's defaults; all of them, where the probe is not known here."""
     from dataclasses import asdict
 
-    given = _config(next(job for job in results.jobs if job.probe == probe))
+    given = config_of(results, probe)
     known = known_probe(probe)
     if known is None:
         return given
@@ -43,7 +42,9 @@ def known_probe(name: str) -> Any:
     return get_probe(name) if name in probe_names() else None
 
 
-def _config(job: Job) -> dict[str, Any]:
+def config_of(results: Results, probe: str) -> dict[str, Any]:
+    """The config with which a probe was asked."""
+    job = next(job for job in results.jobs if job.probe == probe)
     found: dict[str, Any] = json.loads(job.config)
     return found
 
@@ -74,8 +75,8 @@ def provenance_tables(results: Results) -> tuple[tuple[str, Table], ...]:
 def _probes(results: Results) -> Table:
     rows = []
     for probe in results.probes:
-        jobs = [job for job in results.jobs if job.probe == probe]
-        config = _config(jobs[0])
+        jobs = [job for job in results.distinct if job.probe == probe]
+        config = config_of(results, probe)
         seconds = sum(results.records[job.key].seconds for job in jobs if job.key in results.tables)
         settings = ", ".join(f"{name}={json.dumps(value)}" for name, value in config.items())
         rows.append(
@@ -107,10 +108,10 @@ def _versions(results: Results) -> Table:
 def jobs_table(results: Results) -> Table:
     """Jobs without a result, and why."""
     rows = []
-    for job in results.jobs:
+    for job in results.distinct:
         status, reason = results.status(job)
         if status != "ok":
             rows.append((shown(job.model), shown(job.probe), status, shown(reason, 2000)))
-    note = f"{len(rows)} of {len(results.jobs)} jobs have no result."
+    note = f"{len(rows)} of {len(results.distinct)} jobs have no result."
     columns = (Column("model"), Column("probe"), Column("how it ended"), Column("why"))
     return Table(columns, tuple(rows), note)

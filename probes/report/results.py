@@ -73,10 +73,44 @@ class Results:
 
     @cached_property
     def side_by_side(self) -> tuple[str, ...]:
-        """Models without the checkpoints that come before the last of their series."""
+        """Models without the checkpoints that come before the last of their series, equal ones once."""
+        return tuple(label for label in self._last_of_series if label not in self.repeats)
+
+    @cached_property
+    def repeats(self) -> dict[str, str]:
+        """Labels of which everything is told under another, and that other: names of one model.
+
+        Of a model and a checkpoint of it that is equal, as the last often is, the model is told of.
+        """
+        asked: dict[str, set[str]] = {label: set() for label in self._last_of_series}
+        steps = {job.model: job.step for job in self.jobs}
+        for job in self.jobs:
+            if job.model in asked:
+                asked[job.model].add(job.key)
+        found: dict[str, str] = {}
+        first: dict[frozenset[str], str] = {}
+        for label in sorted(asked, key=lambda label: steps[label] is not None):
+            kept = first.setdefault(frozenset(asked[label]), label)
+            if kept != label:
+                found[label] = kept
+        return found
+
+    @cached_property
+    def _last_of_series(self) -> tuple[str, ...]:
         from probes.pictures.panels import split_series
 
-        return tuple(split_series({label: pd.DataFrame() for label in self.models})[0])
+        # Told apart by their places alone: which are equal is for `repeats` to say.
+        apart = {label: pd.DataFrame({"at": [at]}) for at, label in enumerate(self.models)}
+        return tuple(split_series(apart)[0])
+
+    @cached_property
+    def distinct(self) -> tuple[Job, ...]:
+        """One job for each key, under the label that tables of models have."""
+        found: dict[str, Job] = {}
+        for job in self.jobs:
+            if job.key not in found or found[job.key].model in self.repeats:
+                found[job.key] = job
+        return tuple(found.values())
 
     def of_probe(self, probe: str) -> dict[str, pd.DataFrame]:
         """A probe's findings by model, as `Probe.figures` takes them."""

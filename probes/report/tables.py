@@ -78,13 +78,13 @@ def chance(p: Any) -> str:
 
 FINDING = (
     Column("model"), Column("probe"), Column("measure"), Column("of"), Column("part"), Column("item"),
-    Column("value", True), Column("chance", True), Column("effect", True), Column("q", True),
-    Column("p", True), Column("95 % interval", True), Column("n", True), Column("unit"),
+    Column("value", True), Column("chance", True), Column("effect", True), Column("prominence", True),
+    Column("q", True), Column("p", True), Column("95 % interval", True), Column("n", True), Column("unit"),
 )  # fmt: skip
 
 
 def findings_rows(
-    findings: pd.DataFrame, note: str = "", without: Sequence[str] = ("probe",)
+    findings: pd.DataFrame, note: str = "", without: Sequence[str] = ("probe", "prominence")
 ) -> Table:
     """Findings as rows, in the order that they have."""
     kept = [index for index, column in enumerate(FINDING) if column.name not in without]
@@ -109,6 +109,7 @@ def _cells(row: Any) -> tuple[str, ...]:
         number(row.value),
         beside(row.null_mean, row.null_std),
         number(row.effect, 3),
+        number(row.prominence, 3),
         chance(row.q),
         chance(row.p),
         interval(row.low, row.high),

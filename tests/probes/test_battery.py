@@ -79,12 +79,22 @@ def test_a_probe_answers_twice_alike_or_refuses_by_name(name, kind, kinds, lette
         assert facts.name in str(error) or kind in str(error)
         return
     check_table(table, name)
+    check_ranks(probe, config, table["p"].dropna())
     assert all(0 <= share <= 1 for share in shares) and shares == sorted(shares)
     if kind not in TWICE:
         return
     assert table.equals(probe.run(model, letter_data, config, silent))
     figures = probe.figures({"one <b>": table, "other": table})
     assert figures and all(figure.to_json() for figure in figures)
+
+
+def check_ranks(probe, config, p):
+    """Where a probe names its draws, every p is a rank among them, none below what it says."""
+    if not probe.draws:
+        return
+    ranks = p.to_numpy() * (1 + getattr(config, probe.draws))
+    assert np.allclose(ranks, ranks.round()) and (ranks.round() >= probe.sides).all()
+    assert ((ranks.round() % probe.sides == 0) | (p == 1)).all()
 
 
 @pytest.mark.parametrize("name", probe_names())

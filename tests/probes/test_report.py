@@ -12,70 +12,17 @@ import plotly.graph_objects as go
 import pytest
 
 from probes.contract import COLUMNS, findings_table
-from probes.jobs import Job, Record
 from probes.report import write_report
 from probes.report.discovery import discovered
 from probes.report.figures import MAX_BYTES, MAX_BYTES_OF_ALL, Budget
 from probes.report.markdown import plain
 from probes.report.tables import number, shown
-from probes.store import Store
+from tests.probes.stored import job, rows_of, store_of
 from workbench.errors import WorkbenchError
 from workbench.figures.theme import TEMPLATE
 from workbench.results import read_table
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>|`*_[a](javascript:b)"
-
-
-def job(model="a", probe="residual-norms", **given):
-    """A job of a probe on a model whose files are its label."""
-    fields = {
-        "model": model,
-        "spec": model,
-        "step": None,
-        "model_hash": model.encode("utf-8", "replace").hex()[:16],
-        "probe": probe,
-        "module": "nowhere",
-        "version": 1,
-        "kind": "data",
-        "config": '{"seed": 0}',
-        "data": "stdlib",
-        "data_hash": "d",
-    }
-    return Job(**fields | given)
-
-
-def rows_of(measure="growth", n=4, p=(0.001, 0.2, 0.5, 0.9), **given):
-    return [
-        {
-            "measure": measure,
-            "layer": layer,
-            "head": layer % 2,
-            "site": "attn_out",
-            "value": 1.0 + layer,
-            "null_mean": 1.0,
-            "null_std": 0.5,
-            "low": 0.9,
-            "high": 1.2,
-            "p": p[layer % len(p)],
-            "n": 10,
-            "seed": 0,
-            "unit": "ratio",
-            **given,
-        }
-        for layer in range(n)
-    ]
-
-
-def store_of(folder, results):
-    """A store of (job, rows) pairs; rows may be an error instead, or None for a job that never ended."""
-    store = Store(folder / "store")
-    store.write_plan([one for one, _ in results])
-    for one, rows in results:
-        if isinstance(rows, tuple):
-            store.save(Record.of(one, rows[0], error=rows[1]))
-        elif rows is not None:
-            store.save(Record.of(one, "ok", taken=(1.5, 10)), findings_table(rows))
-    return store
 
 
 def own_part(html):
@@ -100,7 +47,9 @@ def test_q_is_benjamini_and_hochberg_over_all_probes_and_each_model_counts_once(
     table = findings_table(
         [{"measure": "m", "value": 2.0, "null_mean": 1, "null_std": 0.5, "p": x} for x in p]
     )
-    twice = pd.concat([table.assign(key="k", model=name) for name in "ab"], ignore_index=True)
+    twice = pd.concat(
+        [table.assign(key="k", model=name, probe="x") for name in "ab"], ignore_index=True
+    )
     found, told = discovered(twice)
     ranks = np.array([1, 2, 3, 4])
     raw = p[:4] * 4 / ranks
@@ -288,9 +237,7 @@ def test_a_head_has_a_card_with_what_every_probe_says(report):
         ]
     )
     card = page[page.index('id="heads"') :]
-    assert (
-        "<summary>0.0: 2 measures pass, 2 of 2 findings; farthest from chance: induction 1" in card
-    )
+    assert "<summary>0.0: 2 measures pass, 2 of 2 findings; standing out most: induction 1" in card
     assert "head-ablation" in card and "**0.0**: 2 measures pass" in text
 
 

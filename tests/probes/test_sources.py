@@ -68,9 +68,10 @@ def test_the_hash_changes_with_the_model_and_with_nothing_beside_it(model_folder
     assert load_source(str(folder)).hash != before
 
 
-def test_every_checkpoint_has_a_hash_of_its_own():
-    hashes = [source.hash for source in read_sources(["attn-2l@*"])]
-    assert len(set(hashes)) == len(hashes)
+def test_every_checkpoint_has_a_hash_of_its_own_and_the_last_that_of_the_model():
+    """The bundled model is its checkpoint of step 3000, byte for byte."""
+    *checkpoints, final = [source.hash for source in read_sources(["attn-2l@*"])]
+    assert len(set(checkpoints)) == len(checkpoints) and checkpoints[-1] == final
 
 
 def test_a_step_is_the_model_of_that_step(attn_2l):
