@@ -7,7 +7,6 @@ cannot be read is listed with the reason.
 import json
 import re
 import threading
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -292,9 +291,3 @@ def _made(folder: ReportFolder) -> float:
         except OSError:
             continue
     return 0.0
-
-
-def labels(models: Sequence[str]) -> str:
-    """A few names, and how many more there are."""
-    shown = ", ".join(models[:3])
-    return f"{shown} and {len(models) - 3:,} more" if len(models) > 3 else shown

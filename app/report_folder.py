@@ -6,7 +6,7 @@
          control         "cancel", for that process
          worker.log      what it printed
          store/…         results, as `probes.store` keeps them
-         report.html     and report.md, findings.parquet: written when all jobs have ended
+         report.html     and report.md, findings.parquet: written when all jobs have ended, or were cancelled
 
 A folder of `workbench report` has no request; it is known by its store and can be read, not resumed.
 """

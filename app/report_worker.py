@@ -4,7 +4,8 @@
     python -m app.report_worker FOLDER     the same here and now
 
 Exit codes: 0 finished, 1 failed, 2 the folder is no report, 3 another process works on it, 4 cancelled.
-Jobs run in processes of the engine's own, which end with this one; their results are kept as they come.
+Jobs run in processes of the engine's own, which end with this one; their results are kept as they come. When
+it is cancelled, the report is written of what there is.
 """
 
 import os
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.report_folder import GOING, STORE, ReportFolder, Standing
+from app.report_folder import GOING, STORE, ReportFolder, Standing, State
 from workbench.errors import ConfigError, WorkbenchError
 from workbench.processes import (
     CONTROL_FILE,
@@ -67,6 +68,7 @@ class _Teller:
 
     def __call__(self, status: "Status") -> None:
         if self.folder.is_unwanted:
+            self.folder.tell(self.standing(status))
             raise Stopped
         now = time.monotonic()
         is_end = status.n_done == status.n_jobs
@@ -99,22 +101,31 @@ def work(folder: ReportFolder) -> int:
         plan, store = _plan(folder)
         told.first = _before(plan, begun)
         folder.tell(told.first)
-        last = _run(plan, store, told)
-        folder.tell(replace(last, state="writing", share=1.0, remaining=0.0, running=()))
-        from probes.report import write_report
-
-        write_report(store.folder, folder.path)
-        folder.tell(replace(last, state="finished", share=1.0, remaining=0.0, running=()))
-        return FINISHED
-    except Stopped:
-        _tell_end(folder, "cancelled", "")
-        return STOPPED
+        return _ended(folder, plan, store, told)
     except WorkbenchError as error:
         _tell_end(folder, "failed", str(error)[:2000])
         return FAILED
     except Exception as error:
         _tell_end(folder, "failed", f"internal error: {type(error).__name__}: {str(error)[:500]}")
         raise
+
+
+def _ended(folder: ReportFolder, plan: "Plan", store: Any, told: _Teller) -> int:
+    """Run the jobs and write the report, of what there is where they are cancelled; the exit code."""
+    state: State = "finished"
+    try:
+        last = replace(_run(plan, store, told), share=1.0)
+    except Stopped:
+        state, last = "cancelled", folder.standing
+    last = replace(last, remaining=0.0, running=(), message="")
+    if state == "finished" or any(status == "ok" for _, status, _ in folder.ended()):
+        from probes.report import write_report
+
+        # From here on nobody looks whether it is unwanted: writing takes seconds, and comes to a whole report.
+        folder.tell(replace(last, state="writing"))
+        write_report(store.folder, folder.path)
+    folder.tell(replace(last, state=state))
+    return FINISHED if state == "finished" else STOPPED
 
 
 def _plan(folder: ReportFolder) -> tuple["Plan", Any]:

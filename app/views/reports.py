@@ -8,7 +8,7 @@ import dash_mantine_components as dmc
 from dash import html
 
 from app.components import alert, aria, attributes
-from app.report_desk import Row, labels
+from app.report_desk import Row
 from app.report_folder import PRODUCTS, ReportFolder
 from app.views.training import section, spell_time
 from workbench.figures.tokens import visible
@@ -27,9 +27,15 @@ SAID = {
 # The dots of the training page's list.
 DOT = {"writing": "running"}
 EXPLAINED = {
-    "cancelled": "It was stopped. What was found is kept: resume it, and only the rest is asked.",
+    "cancelled": "It was stopped. What was found is kept and reported: resume it, and only the rest is asked.",
 }
 FILES = {"report.html": "Open the report", "report.md": "Markdown", "findings.parquet": "Parquet"}
+
+
+def labels(models: Sequence[str]) -> str:
+    """A few names, and how many more there are."""
+    shown = ", ".join(models[:3])
+    return f"{shown} and {len(models) - 3:,} more" if len(models) > 3 else shown
 
 
 def report_list(rows: Sequence[Row], current: str, find: str) -> list[Any]:
@@ -133,7 +139,8 @@ def files(folder: ReportFolder) -> list[Any]:
     """Links to what has been written."""
     there = [name for name in PRODUCTS if folder.product(name) is not None]
     if not there:
-        return [html.Span("The report is written once all jobs have ended.", className="fact")]
+        said = "The report is written once all jobs have ended, or when it is cancelled after some have."
+        return [html.Span(said, className="fact")]
     return [_file_link(folder, name) for name in there]
 
 

@@ -15,7 +15,7 @@ from app.pages import reports_new
 from app.report_desk import ReportDesk
 from app.report_folder import PRODUCTS, ReportFolder, Standing, Wanted, read_standing
 from app.report_routes import POLICY
-from app.report_worker import FINISHED, STOPPED, work
+from app.report_worker import FAILED, FINISHED, STOPPED, Stopped, work
 from app.session import Session
 from app.views import reports as views
 from app.views.reports_tables import opener
@@ -23,7 +23,9 @@ from probes.contract import findings_table
 from probes.jobs import Job, Record
 from probes.store import Store
 from workbench.errors import ConfigError, UnknownModelError, UnsupportedError, WorkbenchError
+from workbench.locks import Lock
 from workbench.models.checkpoints import save_checkpoint
+from workbench.processes import LOCK_FILE
 
 HOSTILE = (
     "../../etc", "..", ".", "", "/etc/passwd", "a/../a", "a\0", "a\n", "a" * 5000, "<b>", "\ud800", ".hidden",
@@ -173,6 +175,81 @@ def test_a_report_is_worked_on_cancelled_and_resumed(root, desk):
     assert work(folder) == FINISHED and folder.standing.done == 2
     with pytest.raises(UnsupportedError, match="nothing to resume"):
         desk.ask("one", "resume")
+
+
+def one_job_and_then_unwanted(plan, store, told):
+    """In the place of a run: one job goes well before the report is cancelled."""
+    store.write_plan(plan.jobs)
+    row = {"measure": "size", "layer": 0, "head": 1, "value": 1.0}
+    store.save(Record.of(plan.jobs[0], "ok"), findings_table([row]))
+    raise Stopped
+
+
+@pytest.fixture
+def tiny_report(root):
+    """Two probes of a tiny model."""
+    save_checkpoint(tiny_model(), root.parent / "tiny")
+    spec = str(root.parent / "tiny")
+    return asked(root, wanted=Wanted((spec,), ("residual-norms", "qk-geometry")))
+
+
+def test_a_cancelled_report_is_written_of_what_there_is_and_again_when_resumed(
+    tiny_report, desk, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setattr("app.report_worker._run", one_job_and_then_unwanted)
+        assert work(tiny_report) == STOPPED
+    assert desk.row(tiny_report).state == "cancelled" and tiny_report.standing.can_resume
+    assert all(tiny_report.product(name) for name in PRODUCTS)
+    page = tiny_report.product("report.html").read_text()
+    assert "2 jobs: 1 ok, 1 waiting" in page and "it has not been run to its end" in page
+    assert "written once" not in texts(views.files(tiny_report))
+    assert work(tiny_report) == FINISHED
+    assert "2 jobs: 2 ok" in tiny_report.product("report.html").read_text()
+
+
+def test_a_report_cancelled_before_it_found_anything_is_not_written(tiny_report):
+    (tiny_report.path / "control").write_text("cancel")
+    assert work(tiny_report) == STOPPED and tiny_report.standing.state == "cancelled"
+    assert not any(tiny_report.product(name) for name in PRODUCTS)
+
+
+@pytest.mark.parametrize(
+    ("run", "code", "state"),
+    [("app.report_worker._run", STOPPED, "cancelled"), ("", FINISHED, "finished")],
+)
+def test_to_cancel_while_the_report_is_written_changes_nothing(
+    tiny_report, desk, monkeypatch, run, code, state
+):
+    from probes.report import write_report
+
+    states = []
+
+    def cancelled_meanwhile(store, out):
+        states.append(tiny_report.standing.state)
+        desk.ask("one", "cancel")
+        return write_report(store, out)
+
+    if run:
+        monkeypatch.setattr(run, one_job_and_then_unwanted)
+    monkeypatch.setattr("probes.report.write_report", cancelled_meanwhile)
+    with Lock(tiny_report.path / LOCK_FILE) as is_ours:
+        assert is_ours and work(tiny_report) == code
+    assert states == ["writing"] and tiny_report.standing.state == state
+    assert all(tiny_report.product(name) for name in PRODUCTS)
+
+
+def test_a_cancelled_report_that_cannot_be_written_says_why_and_can_be_resumed(
+    tiny_report, monkeypatch
+):
+    def full(store, out):
+        raise WorkbenchError("cannot write the report: no space left")
+
+    monkeypatch.setattr("app.report_worker._run", one_job_and_then_unwanted)
+    monkeypatch.setattr("probes.report.write_report", full)
+    assert work(tiny_report) == FAILED
+    told = tiny_report.standing
+    assert told.state == "failed" and "no space left" in told.message and told.can_resume
 
 
 def test_what_cannot_be_done_to_a_report_is_refused(root, desk):
