@@ -1,14 +1,14 @@
 """How sparsely neurons fire, which never do, and what makes the sparsest fire.
 
     participation[neuron] = (Σ |a|)² / (n Σ a²)      1: equally strong everywhere; 1/n: at one position alone
-    turned                = the same after a random rotation of the layer's neurons
+    null                  = mean over neurons, after random rotations of the layer's neurons
     dead                  = share of neurons whose Σ a² is below 10⁻⁶ of their layer's median
 
 A nonlinearity acts on each neuron by itself; were neurons no special directions, turning them would change
 nothing. (Elhage et al. 2022, "Softmax Linear Units"; Treves & Rolls 1991 for the measure.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from probes.configs import check_whole
 from probes.contract import Cost, Probe, Progress, findings_table, silent
 from probes.data import DataFacts, ProbeData
 from probes.facts import ModelFacts
-from probes.nulls import bootstrap
+from probes.nulls import beside_null, bootstrap
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,7 @@ class NeuronConfig:
         most_layers: of a deeper model so many, evenly spaced.
         n_neurons: the sparsest living neurons of each layer, with what makes them fire.
         n_examples: of each of these.
+        n_turns: random rotations of each layer beside which its participation stands.
     """
 
     n_prompts: int = 16
@@ -44,6 +45,7 @@ class NeuronConfig:
     most_layers: int = 8
     n_neurons: int = 5
     n_examples: int = 3
+    n_turns: int = 9
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,6 +54,7 @@ class NeuronConfig:
         check_whole("most_layers", self.most_layers, 1, 1000)
         check_whole("n_neurons", self.n_neurons, 0, 1000)
         check_whole("n_examples", self.n_examples, 1, 100)
+        check_whole("n_turns", self.n_turns, 2, 1000)
         check_whole("seed", self.seed, 0, 2**31 - 1)
 
 
@@ -60,16 +63,16 @@ class NeuronStatistics(Probe):
 
     name = "neuron-statistics"
     title = "Neurons: sparse, dead, and what makes them fire"
-    version = 1
+    version = 2
     question = (
         "How sparsely do the neurons of each MLP fire, and are neurons special directions at all?"
     )
     method = (
-        "Participation (Σ|a|)² / (n Σa²) of every neuron over all positions but each row's first: 1 where it "
-        "is equally strong everywhere, 1/n where it fires once; mean over living neurons, and the same after "
-        "a random rotation of the layer. Dead: no activation to speak of on this text. The sparsest neurons "
-        "are shown with the tokens at which they are strongest. Intervals draw neurons again. Sources: "
-        "Treves & Rolls 1991; Elhage et al. 2022."
+        "`participation = (Σ|a|)² / (n Σa²)` of every neuron over all n positions but each row's first: 1 "
+        "where it is equally strong everywhere, 1/n where it fires once; mean over living neurons, and, as "
+        "the null's mean and spread, the same after random rotations of the layer. Dead: "
+        f"`Σa² ≤ {DEAD:g} · median over the layer`. The sparsest neurons are shown with the tokens at which "
+        "they are strongest. Intervals draw neurons again. Sources: Treves & Rolls 1991; Elhage et al. 2022."
     )
     limits = (
         "A neuron that is dead on this text may fire on other text. Rare firing is not meaning. Untrained "
@@ -85,19 +88,21 @@ class NeuronStatistics(Probe):
         return "" if facts.has_mlp else f"it has no MLPs: {facts.described}"
 
     def cost(self, facts: ModelFacts, data: DataFacts, config: NeuronConfig) -> Cost:
-        """The forward pass and one rotation of every layer."""
+        """The forward pass and all rotations of every layer."""
         n_tokens = min(config.n_tokens, facts.n_ctx)
         positions = config.n_prompts * n_tokens
         layers = min(config.most_layers, facts.n_layers)
         forward = positions * 2 * facts.n_params / 2.5e10
-        turned = layers * (facts.d_mlp**3 * 6 + positions * facts.d_mlp**2 * 2) / 2e10
-        held = positions * facts.d_mlp * (4 * layers + 16) + facts.d_mlp**2 * 24
-        return Cost(0.3 + forward + turned, held + n_tokens * facts.d_out * 8 + 6e7)
+        turned = (facts.d_mlp**3 * 2 + positions * facts.d_mlp**2 * 2) / 4e10
+        turned += positions * facts.d_mlp * 1e-8
+        forward += layers * config.n_turns * turned
+        held = positions * facts.d_mlp * (4 * layers + 24) + facts.d_mlp**2 * 16
+        return Cost(0.3 + forward, held + n_tokens * facts.d_out * 8 + 6e7)
 
     def run(
         self, model: Any, data: ProbeData, config: NeuronConfig, progress: Progress = silent
     ) -> pd.DataFrame:
-        """Participation, turned participation and dead share of each layer; then single neurons."""
+        """Dead share and participation of each layer, and its sparsest neurons."""
         tokens = data.tokens(
             model, config.n_prompts, min(config.n_tokens, model.cfg.n_ctx), config.seed
         )
@@ -139,6 +144,20 @@ def participation(acts: Float[np.ndarray, "place neuron"]) -> Float[np.ndarray, 
     return np.where(square > 0, total / np.maximum(len(acts) * square, 1e-300), np.nan)
 
 
+def turned(acts: Float[np.ndarray, "place neuron"], n_turns: int, seed: int) -> Sequence[float]:
+    """Mean participation after each of some random rotations of the neurons."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(n_turns):
+        drawn = torch.randn(acts.shape[1], acts.shape[1], generator=generator)
+        # Up to signs, which participation does not see, Q is even over all rotations.
+        turn = torch.linalg.qr(drawn)[0].numpy()
+        found.append(float(participation(acts @ turn).mean()))
+    return found
+
+
 def _layer_rows(
     layer: int, acts: Float[np.ndarray, "place neuron"], texts: list[str], config: NeuronConfig
 ) -> Iterator[dict[str, Any]]:
@@ -155,18 +174,17 @@ def _layer_rows(
     }
     if living.shape[1] < 2:
         return
-    drawn = np.random.default_rng(config.seed).normal(size=(living.shape[1], living.shape[1]))
-    turn = np.linalg.qr(drawn)[0]  # up to signs, which participation does not see, a Haar rotation
     of = participation(living)
-    for measure, values in (("participation", of), ("turned", participation(living @ turn))):
-        yield {
-            "measure": measure,
-            "value": values.mean(),
-            **bootstrap(values, seed=config.seed),
-            "n": len(values),
-            "unit": "share of places",
-            **common,
-        }
+    yield {
+        "measure": "participation",
+        **beside_null(of.mean(), turned(living, config.n_turns, config.seed)),
+        # The nonlinearity alone makes neurons sparser than their turned copies: ranks among these are no p.
+        "p": np.nan,
+        **bootstrap(of, seed=config.seed),
+        "n": len(of),
+        "unit": "share of places",
+        **common,
+    }
     names = np.flatnonzero(~is_dead)
     for place in np.argsort(of, kind="stable")[: config.n_neurons]:
         strongest = np.argsort(-np.abs(living[:, place]), kind="stable")[: config.n_examples]

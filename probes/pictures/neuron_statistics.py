@@ -14,17 +14,25 @@ def figures(tables: Tables) -> list[go.Figure]:
     dead = blank("Dead neurons on this text", 280)
     for at, (label, table) in enumerate(tables.items()):
         colour, name = CATEGORICAL[at % len(CATEGORICAL)], escape(label, quote=False)
-        for measure, dash in (("participation", "solid"), ("turned", "dot")):
-            rows = table[table["measure"] == measure].sort_values("layer")
-            sparse.add_scatter(
-                x=rows["layer"].astype(int),
-                y=rows["value"],
-                mode="lines+markers",
-                name=name if dash == "solid" else f"{name}, turned",
-                line={"color": colour, "dash": dash},
-                error_y=interval(rows),
-                hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
-            )
+        rows = table[table["measure"] == "participation"].sort_values("layer")
+        sparse.add_scatter(
+            x=rows["layer"].astype(int),
+            y=rows["value"],
+            mode="lines+markers",
+            name=name,
+            line={"color": colour},
+            error_y=interval(rows),
+            hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
+        )
+        sparse.add_scatter(
+            x=rows["layer"].astype(int),
+            y=rows["null_mean"],
+            mode="lines+markers",
+            name=f"{name}, turned",
+            line={"color": colour, "dash": "dot"},
+            customdata=rows["null_std"],
+            hovertemplate="layer %{x}: %{y:.3f} ± %{customdata:.2g}<extra></extra>",
+        )
         rows = table[table["measure"] == "dead"].sort_values("layer")
         dead.add_scatter(
             x=rows["layer"].astype(int),

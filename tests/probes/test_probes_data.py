@@ -11,7 +11,7 @@ from probes.configs import make_config
 from probes.data import ProbeData, read_data
 from probes.facts import facts_of
 from probes.in_context_learning import EARLY, LATE, N_BINS
-from probes.neuron_statistics import participation
+from probes.neuron_statistics import participation, turned
 from probes.registry import get_probe
 from tests.probes.asking import answer, of
 from tests.probes.calibration import outcomes
@@ -114,7 +114,17 @@ def test_planted_dead_neurons_are_counted_and_examples_name_what_stood_there(bui
     assert of(table, "dead")["value"].item() == 4 / 16
     examples = of(table, "example")
     assert len(examples) == 15 and examples["item"].str.startswith("neuron ").all()
-    assert of(table, "participation")["value"].item() < of(table, "turned")["value"].item()
+    row = of(table, "participation").iloc[0]
+    assert row["value"] < row["null_mean"] - 5 * row["null_std"] and np.isnan(row["p"])
+
+
+def test_turned_neurons_are_as_even_as_their_law_is():
+    """Of Gaussian activations every turn is Gaussian: participation is (E|a|)² / E a² = 2/π."""
+    acts = np.random.default_rng(0).normal(size=(4000, 12)).astype(np.float32)
+    acts[:, 0] *= 3
+    found = turned(acts, 5, 0)
+    np.testing.assert_allclose(found, 2 / np.pi, atol=0.01)
+    assert len(set(found)) == 5 and found == turned(acts, 5, 0)
 
 
 def test_two_planted_modules_are_found_and_their_shuffle_is_not():
