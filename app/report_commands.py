@@ -208,6 +208,7 @@ def _describe(probe: Any) -> None:
         ("Question", probe.question),
         ("Method", probe.method),
         ("Limits", probe.limits),
+        ("Needs", probe.needs),
     ):
         typer.echo(f"\n{heading}\n{text}")
     typer.echo("\nSettings")

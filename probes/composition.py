@@ -66,18 +66,22 @@ class Composition(Probe):
     version = 1
     question = "Which later heads read what which earlier heads write, through Q, K or V?"
     method = (
-        "‖W_OV W_read‖ / (‖W_OV‖ ‖W_read‖) for every earlier head (item) and later head, W_read being W_QK, "
-        "W_QKᵀ or W_OV of the reader. Null: the same two heads, one turned against the other by a random "
-        "rotation of the stream; the score's square then has known mean 1/d_model, variance and skewness, "
-        "and p, two-sided, is from the gamma distribution with these (below the mean, the normal one). For "
-        "the strongest pairs also the matching Σ Re λ / Σ |λ| of their token circuit: 1 if it is the same "
-        "token that is read. Source: Elhage et al. 2021, *A Mathematical Framework for Transformer "
+        "`score = ‖W_OV W_read‖ / (‖W_OV‖ ‖W_read‖)` for every earlier head (item) and later head, W_read "
+        "being W_QK, W_QKᵀ or W_OV of the reader. Null: the same two heads, one turned against the other by a "
+        "random rotation of the stream; the score's square then has known mean 1/d_model, variance and "
+        "skewness, and p, two-sided, is from the gamma distribution with these (below the mean, the normal "
+        "one). For the strongest pairs also the matching Σ Re λ / Σ |λ| of their token circuit: 1 if it is "
+        "the same token that is read. Source: Elhage et al. 2021, *A Mathematical Framework for Transformer "
         "Circuits*; moments: Collins & Śniady 2006."
     )
     limits = (
         "A large score says that something is read, not that it matters or that it is a token: ask for a "
         "large matching too. Trained heads share the stream's main directions, so many pairs differ from "
         "chance; compare sizes. Matching has no p: its pairs were chosen by their score."
+    )
+    needs = (
+        "Weights alone: no sites, no data; two or more layers, heads in one before the other, norms "
+        "not after the sums."
     )
     kind = "weights"
     Config = CompositionConfig

@@ -9,7 +9,8 @@ Every table has the same columns, one row for each number that was measured:
     measure                       what was measured
     layer head site item          of what; nothing where it does not apply
     value unit                    the number
-    null_mean null_std p          the same number where there is nothing to find, and p against it, two-sided
+    null_mean null_std p          the same number where there is nothing to find, and p against it, two-sided;
+                                  a chance level alone, without p, where no null is exact
     low high                      a 95 % interval
     n seed                        observations behind it; the seed of whatever was drawn
 """
@@ -59,8 +60,9 @@ class Probe(ABC):
         name: in the words of a command: "head-behaviours".
         version: to be raised when the numbers change: stored ones are then computed anew.
         question: one sentence.
-        method: the formula and its source, in markdown.
+        method: the formulas, as code, and their source, in markdown.
         limits: what the numbers do not say, in markdown.
+        needs: sites that are read, data, and architectures, in one line.
         kind: "weights" where no data is read: its results then hold for any data.
         draws: the field of Config that says among how many draws of the null every p ranks; "" where p is no
             such rank, or where there is none.
@@ -74,6 +76,7 @@ class Probe(ABC):
     question: ClassVar[str]
     method: ClassVar[str]
     limits: ClassVar[str]
+    needs: ClassVar[str]
     kind: ClassVar[Literal["weights", "data"]]
     Config: ClassVar[type[Any]]
     draws: ClassVar[str] = ""

@@ -55,18 +55,22 @@ class CopyingEigenvalues(Probe):
     version = 1
     question = "Which heads raise the tokens they attend to, and which attend to copies of their own token?"
     method = (
-        "Σ Re λ / Σ |λ| over the eigenvalues λ of the full OV circuit (`copying`) and the full QK circuit "
-        "(`matching`, at offset 0), in the basis of tokens, relative to the mean output and the mean key: 1 "
-        "copies, −1 erases. Null: heads of random Gaussian factors of the same width between the same "
-        "embedding and unembedding; p is the rank among them, two-sided. Beside it, for small vocabularies, "
-        "the share of tokens among the largest five of their own row, with Wilson's interval over the tokens "
-        "drawn and its chance level as null mean. Source: Elhage et al. 2021, *A Mathematical Framework for "
-        "Transformer Circuits*."
+        "`score = Σ Re λ / Σ |λ|` over the eigenvalues λ of the full OV circuit `W_E W_V W_O W_U` (`copying`) "
+        "and the full QK circuit `W_E W_Q W_Kᵀ W_Eᵀ` (`matching`, at offset 0), in the basis of tokens, "
+        "relative to the mean output and the mean key: 1 copies, −1 erases. Null: heads of random Gaussian "
+        "factors of the same width between the same embedding and unembedding; p is the rank among them, "
+        "two-sided. Beside it, for small vocabularies, the share of tokens among the largest five of their "
+        "own row, with Wilson's interval over the tokens drawn and its chance level as null mean. Source: "
+        "Elhage et al. 2021, *A Mathematical Framework for Transformer Circuits*."
     )
     limits = (
         "Weights say what a head would do with a token in the stream; deeper layers read more than tokens. "
         "A head that copies need not be one that matters: look at what it attends to. With norms, circuits are "
         "exact up to each position's scale."
+    )
+    needs = (
+        "Weights alone: no sites, no data; transformers and encoders with attention whose norms do "
+        "not follow the sums."
     )
     kind = "weights"
     Config = CopyingConfig

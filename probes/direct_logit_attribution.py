@@ -58,18 +58,22 @@ class DirectLogitAttribution(Probe):
         "Which heads, MLPs and embeddings raise the logit of the right next token, and by how much?"
     )
     method = (
-        "The final stream is the sum of what embeddings, heads, MLPs and biases wrote. Each part's value is "
-        "its product with the unembedding of the true next token minus the mean over all tokens, over the "
-        "final norm's scale as it was: in logits, averaged over positions. Intervals draw documents again "
-        "(bootstrap). Null: the vocabulary renamed by random permutations; p is the rank among them, "
-        "two-sided. The residual row says how far the parts are from the model's own logits. Sources: Elhage "
-        "et al. 2021; Wang et al. 2023, §3.1."
+        "The final stream is the sum of what embeddings, heads, MLPs and biases wrote. `value[part] = mean "
+        "over positions of ⟨part, W_U[next] − mean over tokens of W_U⟩ / σ`, in logits, next being the true "
+        "next token and σ the final norm's scale as it was. Intervals draw documents again (bootstrap). Null: "
+        "the vocabulary renamed by random permutations; p is the rank among them, two-sided. The residual row "
+        "says how far the parts are from the model's own logits. Sources: Elhage et al. 2021; Wang et al. "
+        "2023, §3.1."
     )
     limits = (
         "Direct effects only: a head that later layers read gets no credit. The norm's scale is held fixed. "
         "Much of what parts add serves frequent tokens whatever the context. Tied embeddings are no chance: "
         "there the embedding writes for its own token. Tests take each row of the null for equally likely, "
         "as in a model that has learnt nothing."
+    )
+    needs = (
+        "Sites of all that is written to the stream (embed, z, mlp_out) and final_scale; text; causal "
+        "transformers with a tokenizer and uncapped logits, norms not after the sums."
     )
     kind = "data"
     Config = AttributionConfig

@@ -55,17 +55,21 @@ class HeadAblation(Probe):
     version = 2
     question = "How much worse does the model predict the next token without each head?"
     method = (
-        "Each head's output before `W_O` is replaced by its mean over all prompts and positions (the "
-        "first position stays), and all that is behind is computed anew; effect = rise of the loss in "
-        "nats, kl = KL of the prediction without the head from the one with it. Intervals draw "
-        "documents again (bootstrap). Null of the effect: the vocabulary renamed by random "
-        "permutations; p is the rank among them, two-sided. "
-        "Source: Wang et al. 2022, Interpretability in the Wild, section 2."
+        "Each head's output before `W_O` is replaced by its mean over all prompts and positions (the first "
+        "position stays), and all that is behind is computed anew; `effect = mean log p(next) − mean log "
+        "p(next | head replaced)`, the rise of the loss in nats, and `kl = mean KL(p ‖ p | head replaced)`. "
+        "Intervals draw documents again (bootstrap). Null of the effect: the vocabulary renamed by random "
+        "permutations; p is the rank among them, two-sided. Source: Wang et al. 2022, Interpretability in the "
+        "Wild, section 2."
     )
     limits = (
         "One head at a time: what two heads do in each other's place does not show. Mean ablation "
         "takes the model off the inputs that it was trained on, so an effect is no measure of what a head "
         "adds by itself. Means are over the same text."
+    )
+    needs = (
+        "Sites resid_pre and z, which are edited; text; causal transformers with attention and a "
+        "tokenizer, norms not after the sums."
     )
     kind = "data"
     Config = AblationConfig

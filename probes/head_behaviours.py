@@ -51,10 +51,11 @@ class HeadBehaviours(Probe):
     version = 2
     question = "Which heads attend to the previous, the same, the first or the token after an earlier copy?"
     method = (
-        "On `[BOS] p r r r …` with r of random tokens and random period: the attention on the keys that a "
-        "behaviour is about, summed over keys, averaged over queries; also the entropy of attention and its "
-        "mean distance. Intervals: bootstrap over prompts. Null: the same queries and keys, turned against "
-        "each other by random rotations `q R` of each head's dimensions; p is the rank among them, "
+        "On `[BOS] p r r r …` with r of random tokens and random period: `score = mean over queries of Σ_key "
+        "pattern[query, key]`, over the keys that a behaviour is about and the queries that have any; also "
+        "`entropy = −Σ_key pattern log pattern` and the mean distance `Σ_key pattern · (query − key)`. "
+        "Intervals: bootstrap over prompts. Null: the same queries and keys, turned against each other by "
+        "random rotations `q R` of each head's dimensions; p is the rank among them, "
         f"two-sided. Rows with site “{UNIFORM}” give what a head scores that attends to all it sees alike. "
         "Source: Olsson et al. 2022, *In-context Learning and Induction Heads*."
     )
@@ -62,6 +63,10 @@ class HeadBehaviours(Probe):
         "Random tokens, not text: a head may do otherwise there. High induction scores are no proof of a "
         "circuit of two layers. p says that attention is not by chance, not that it matters. No p where a "
         "bias, a norm or a cap stands between queries and scores."
+    )
+    needs = (
+        "Sites q, k and pattern; no data, prompts are random tokens; transformers and encoders with "
+        "attention."
     )
     kind = "weights"
     Config = BehavioursConfig

@@ -67,14 +67,18 @@ class InContextLearning(Probe):
         f"`loss = mean −log p(next)` in {N_BINS} bins of equal width over the context, and "
         "`score = loss of the last quarter − loss of the second eighth`, in nats, mean over documents; below "
         "0 context helps. Intervals draw documents again (bootstrap). Null of the score: the vocabulary "
-        "renamed by random permutations; p is the rank among these, two-sided. Sources: "
-        "Kaplan et al. 2020, section 3.3; Olsson et al. 2022."
+        "renamed by random permutations; p is the rank among these, two-sided. Sources: Kaplan et al. 2020, "
+        "section 3.3; Olsson et al. 2022."
     )
     limits = (
         "Text is not alike throughout: rows are cut from anywhere in their documents, but a document's "
         "own drift stays. Scores of different context lengths do not compare. p says that the loss of right "
         "tokens changes as that of renamed ones does not, which a model that reads no context shows too where "
         "late text is easier: read the score and its interval. With tied embeddings the null is not exact."
+    )
+    needs = (
+        "Logits alone, no sites; text; causal transformers with a tokenizer and a context of 17 "
+        "tokens or more."
     )
     kind = "data"
     Config = ContextConfig

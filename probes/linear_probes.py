@@ -85,6 +85,10 @@ class LinearProbes(Probe):
         "whose text is not found in their document, as with tokenizers that drop case or spaces, have neither "
         "bracket depth nor indentation."
     )
+    needs = (
+        "Sites resid_pre, resid_mid and resid_post; text, two documents or more; transformers and "
+        "encoders with a tokenizer."
+    )
     kind = "data"
     Config = LinearConfig
     draws = "n_controls"

@@ -63,17 +63,22 @@ class LogitLensProbe(Probe):
     version = 2
     question = "At which layer is the next token known?"
     method = (
-        "The stream after the embedding and after each layer, read by the final norm and the unembedding: "
-        "loss of the true next token, mean log(1 + its rank), how often it is the first, and KL of the final "
-        "prediction from the layer's. On documents held out (a quarter, by the seed). Intervals draw "
-        "documents again (bootstrap). Null of loss and rank: the vocabulary renamed by random permutations; "
-        "p is the rank among them, two-sided. Sources: nostalgebraist 2020; Belrose et al. 2023."
+        "The stream after the embedding and after each layer, read by the final norm and the unembedding, "
+        "`p[layer] = softmax(norm(x[layer]) W_U)`: `loss = mean −log p[layer](next)`, mean log(1 + rank) of "
+        "the true next token, how often it is the first, and `KL = mean Σ p[last] log(p[last] / p[layer])`. "
+        "On documents held out (a quarter, by the seed). Intervals draw documents again (bootstrap). Null of "
+        "loss and rank: the vocabulary renamed by random permutations; p is the rank among them, two-sided. "
+        "Sources: nostalgebraist 2020; Belrose et al. 2023."
     )
     limits = (
         "A layer that reads as nonsense need not know nothing: the lens sees only what is written in the final "
         "basis (a tuned lens sees more). Early layers may be worse than uniform guessing. With tied "
         "embeddings renaming the vocabulary is no exact null: embedding and unembedding share weights, so "
         "the stream writes for its own token from the start, and text that repeats tokens lies off the null."
+    )
+    needs = (
+        "Sites resid_pre and resid_post; text; causal transformers with a tokenizer, norms not after "
+        "the sums."
     )
     kind = "data"
     Config = LensConfig

@@ -54,8 +54,10 @@ class ModularityWiring(Probe):
     version = 2
     question = "Do the network's units fall into modules, and how long are its wires?"
     method = (
-        "The graph of absolute weights between units: Newman's Q of the best partition found (Leiden), the "
-        "normalised cut, and wiring length Σ|w|·d on a line of each group; each against the same network "
+        "The graph of absolute weights A between units of strength k: "
+        "`Newman Q = Σ_ij (A_ij − k_i k_j / 2m) [same module] / 2m` of the best partition found (Leiden), "
+        "the normalised cut `Σ_module (weight that leaves it / strength of its units)`, and "
+        "`wiring length = Σ |w| · distance` on a line of each group; each against the same network "
         "with every matrix's weights shuffled. p is the rank among the shuffles, two-sided. "
         "Sources: Newman & Girvan 2004; Liu, Gan & Tegmark 2023."
     )
@@ -63,6 +65,10 @@ class ModularityWiring(Probe):
         "Graph measures do not see what a module computes. Shuffling a nearly sparse network makes fragments "
         "of high Q, so after strong L1 a low z is no lack of modules: prune first. Perceptrons, and models "
         "that cannot read the text, stand here without their task's loss."
+    )
+    needs = (
+        "Weights; text for the loss beside them, where the model reads it; own transformers and "
+        "multilayer perceptrons."
     )
     kind = "data"
     Config = ModularityConfig

@@ -78,6 +78,7 @@ class NeuronStatistics(Probe):
         "A neuron that is dead on this text may fire on other text. Rare firing is not meaning. Untrained "
         "networks are sparser along neurons than turned as well, by their nonlinearity: so there is no p."
     )
+    needs = "Site mlp_post; text; transformers and encoders with MLPs and a tokenizer."
     kind = "data"
     Config = NeuronConfig
 

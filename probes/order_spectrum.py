@@ -63,15 +63,20 @@ class OrderSpectrumProbe(Probe):
     question = "How much of the prediction comes from paths through no component, one, two, …?"
     method = (
         "One pass with attention patterns, norm scales and MLP gates held fixed is exactly affine, so its "
-        "stream is a sum over orders: what passed through exactly n components. Loss read from all terms up to "
-        "each order, what each order changes, and what it adds to the right token's logit (minus the mean "
-        "over the vocabulary) at the last position. The residual is the largest distance of the sums from "
-        "the model's own numbers. Intervals draw prompts again (bootstrap). Source: Elhage et al. 2021, "
-        "term importance analysis."
+        "stream is a sum over orders, `X = X[0] + X[1] + …`, X[n] being what passed through exactly n "
+        "components. `loss(n)` is read from `X[0] + … + X[n]`, `marginal(n) = loss(n) − loss(n − 1)` (order 0 "
+        "against guessing), and `logit(n) = ⟨X[n], W_U[next] − mean W_U⟩` at the last position, X[n] over the "
+        "final norm's scale; `alone` is the change of order 0's loss by one component's term of order 1. The "
+        "residual is the largest distance of the sums from the model's own numbers. Intervals draw prompts "
+        "again (bootstrap). Source: Elhage et al. 2021, term importance analysis."
     )
     limits = (
         "Held patterns and gates came about by all paths together: a low order is not a smaller model. With "
         "MLPs and norms, losses of single orders may be worse than guessing. There is no null, so no p."
+    )
+    needs = (
+        "Sites pattern, norm scales and gates, which are held; text; causal transformers with a "
+        "tokenizer, norms not after the sums."
     )
     kind = "data"
     Config = OrderConfig

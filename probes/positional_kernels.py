@@ -49,15 +49,19 @@ class PositionalKernels(Probe):
     version = 2
     question = "How far back does each head look when all tokens are random?"
     method = (
-        "Mean attention at each distance on distinct random tokens (`kernel`, item = tokens back), with a "
-        "bootstrap interval over prompts and, as its null mean, uniform attention. Each head's `unevenness` "
-        "is half the sum of |kernel − uniform|, every distance weighted by the queries that have it: 0 is "
-        "uniform, near 1 is one distance alone. Its null, and that of the `mean distance`: the head's "
-        "queries turned against its keys by random rotations; p is the rank among them."
+        "`kernel[offset] = mean over i of pattern[i, i − offset]` on distinct random tokens (item = tokens "
+        "back), with a bootstrap interval over prompts and, as its null mean, uniform attention. Each head's "
+        "`unevenness = ½ Σ_offset |kernel − uniform| · share of queries that have the offset`: 0 is uniform, "
+        "near 1 is one distance alone. Its null, and that of the `mean distance`: the head's queries turned "
+        "against its keys by random rotations; p is the rank among them."
     )
     limits = (
         "Farthest distances rest on few queries. Content that random tokens lack, such as line ends, may "
         "matter in text. Distances of one kernel sum to one, so they are not tested one by one."
+    )
+    needs = (
+        "Sites q, k and pattern; no data, prompts are random tokens; transformers and encoders with "
+        "attention."
     )
     kind = "weights"
     Config = KernelsConfig

@@ -49,10 +49,10 @@ class QKGeometry(Probe):
     version = 1
     question = "Are the heads' circuits symmetric, positive or of low rank, more than random ones?"
     method = (
-        "Of W_QK and W_OV in the residual stream, from the factors: the share of energy that is symmetric, "
-        "the share of |eigenvalues| of the symmetric part that is positive, and effective ranks: "
-        "participation (Σe)²/Σe² and exp of the entropy, over energies e, and how many singular values hold "
-        "90 %. Null: circuits of random Gaussian factors of the same shape; p is the rank among them, "
+        "Of W = W_QK and W_OV in the residual stream, from the factors: `symmetric share = ‖S‖² / ‖W‖²` with "
+        "`S = (W + Wᵀ) / 2`, `positive mass = Σ λ⁺ / Σ |λ|` over the eigenvalues of S, and effective ranks: "
+        "participation `(Σe)² / Σe²` and exp of the entropy, over energies e, and how many singular values "
+        "hold 90 %. Null: circuits of random Gaussian factors of the same shape; p is the rank among them, "
         "two-sided. Low rank of trained circuits is the rule: read the values. Symmetry: compare Saponati et "
         "al. 2025 (arXiv 2502.10927)."
     )
@@ -61,6 +61,7 @@ class QKGeometry(Probe):
         "weighs a lot. With rotary positions W_QK is that of one offset. The 90 % rank is a whole number and "
         "has no p."
     )
+    needs = "Weights alone: no sites, no data; transformers and encoders with attention."
     kind = "weights"
     Config = GeometryConfig
     draws = "n_null"

@@ -52,13 +52,18 @@ class ResidualNorms(Probe):
     version = 2
     question = "How fast does the residual stream grow, and do layers write along it or against it?"
     method = (
-        "Mean length of the stream after each attention and MLP, and the mean of ‖x + out‖ / ‖x‖ for what each "
-        "attention and MLP adds. The null turns `out` by random signed permutations of the coordinates. "
-        "Intervals draw prompts again (bootstrap). Source: Elhage et al. 2021, memory management."
+        "`norm = mean ‖x + out‖` after each attention and MLP, and `growth = mean ‖x + out‖ / ‖x‖` for what "
+        "each of them adds to the stream x. The null turns `out` by random signed permutations of the "
+        "coordinates. Intervals draw prompts again (bootstrap). Source: Elhage et al. 2021, memory "
+        "management."
     )
     limits = (
         "Lengths are not comparable between models of different norms. Positions of one document are not "
         "independent; intervals are over prompts. The first position is left out."
+    )
+    needs = (
+        "Sites resid_pre, attn_out and mlp_out; text; transformers and encoders with a tokenizer, "
+        "norms not after the sums."
     )
     kind = "data"
     Config = NormsConfig

@@ -69,17 +69,21 @@ class SkipTrigramsProbe(Probe):
     version = 2
     question = "Which skip-trigrams does each head raise, and does text have them?"
     method = (
-        "The k best triples by max(QK entry, 0) · max(OV entry, 0), exactly, over the whole vocabulary; then "
-        "their `rate` in the data: how often out follows destination where source stands before, with "
-        "Wilson's interval, beside how often it does whatever stands before (null mean). A head's `lift` is "
-        "the mean difference of the two over its list. Null of the lift: the outs of the list exchanged "
-        "among each other, token by token; p is the rank among these, two-sided. Source: Elhage et al. 2021, "
-        "*A Mathematical Framework for Transformer Circuits*."
+        "The k best triples by `score = max(QK[destination, source], 0) · max(OV[source, out], 0)`, exactly, "
+        "over the whole vocabulary; then `rate = count(source … destination out) / count(source … "
+        "destination)` in the data, with Wilson's interval, beside `chance = count(destination out) / "
+        "count(destination)` (null mean). A head's `lift = mean (rate − chance)` over its list. Null of the "
+        "lift: the outs of the list exchanged among each other, token by token; p is the rank among these, "
+        "two-sided. Source: Elhage et al. 2021, *A Mathematical Framework for Transformer Circuits*."
     )
     limits = (
         "Exact for what the embedding holds: the first layers come first. Single rates have no p: words of one "
         "document come in bursts, whatever a head does. A trigram that text lacks may still be a true rule of "
         "text that is not here."
+    )
+    needs = (
+        "Weights, no sites; text, in which trigrams are counted; causal transformers with attention "
+        "and a tokenizer."
     )
     kind = "data"
     Config = TrigramsConfig

@@ -67,17 +67,21 @@ class TopCircuitEntries(Probe):
     version = 2
     question = "Which tokens does each head link most strongly, when attending and when writing?"
     method = (
-        "The k extreme entries of the full OV circuit (source → out: logits) and the full QK circuit (query "
-        "← key: score), each row relative to its mean, among all pairs of tokens and exactly: a bound rules "
-        "out what need not be multiplied. Embeddings are divided by the scale that a norm would take from "
-        "them alone. Null of the largest: the head's factors turned against each other by random rotations, "
-        "tokens' lengths on both sides kept; p is the rank among them, two-sided. Source: Elhage et al. "
-        "2021, *A Mathematical Framework for Transformer Circuits*."
+        "The k extreme entries of the full circuits `OV = W_E W_V W_O W_U` (source → out: logits) and `QK = "
+        "W_E W_Q W_Kᵀ W_Eᵀ` (query ← key: score), each row relative to its mean, among all pairs of tokens "
+        "and exactly: a bound rules out what need not be multiplied. Embeddings are divided by the scale that "
+        "a norm would take from them alone. Null of the largest: the head's factors turned against each other "
+        "by random rotations, tokens' lengths on both sides kept; p is the rank among them, two-sided. "
+        "Source: Elhage et al. 2021, *A Mathematical Framework for Transformer Circuits*."
     )
     limits = (
         "Exact for what the embedding holds: the first layers come first, and only so many heads are looked "
         "at. Rare tokens with odd embeddings may lead. Lists are read, not tested; only the single largest "
         "entry has a p, and only where the vocabulary is small."
+    )
+    needs = (
+        "Weights alone: no sites, no data; transformers and encoders with attention whose norms do "
+        "not follow the sums."
     )
     kind = "weights"
     Config = EntriesConfig

@@ -2,6 +2,7 @@
 same table twice, as agreed, and figures from that table alone; and on models that have learnt nothing, its
 numbers scatter around their null."""
 
+import re
 from dataclasses import fields, replace
 
 import numpy as np
@@ -102,7 +103,9 @@ def test_a_probe_says_what_it_is(name):
     probe = get_probe(name)
     assert probe.name == name and probe.version >= 1 and probe.kind in ("weights", "data")
     assert probe.question.endswith("?") and "\n" not in probe.question
-    assert min(map(len, (probe.title, probe.method, probe.limits))) > 10
+    assert min(map(len, (probe.title, probe.method, probe.limits, probe.needs))) > 10
+    assert any(" = " in code for code in re.findall("`([^`]+)`", probe.method)), "a formula"
+    assert probe.needs.count("; ") >= 1 and "\n" not in probe.needs
     assert "seed" in {field.name for field in fields(probe.Config)}
     assert make_config(probe, {"seed": 3}).seed == 3 and config_json(probe.Config())
 

@@ -38,6 +38,7 @@ def test_probes_lists_all_and_describes_one(workbench):
     assert listed.returncode == 0 and all(name in listed.stdout for name in probe_names())
     one = workbench("probes", "residual-norms")
     assert "‖x + out‖" in one.stdout and "residual-norms.n_prompts=24" in one.stdout
+    assert "Needs\nSites resid_pre" in one.stdout
     assert "no probe 'x'" in workbench("probes", "x").stderr
 
 

@@ -22,6 +22,7 @@ class SizeOfWeights(Probe):
     question = "How large are the weights?"
     method = "The norm of each."
     limits = "A planted probe of the tests."
+    needs = "Weights alone; no data; anything."
     kind = "weights"
     Config = SizesConfig
 
