@@ -168,7 +168,10 @@ class Findings:
             (model,),
         )
         found = pd.DataFrame(
-            [(f"{layer}.{head}", f"{probe}/{name}", value) for layer, head, probe, name, value in rows],
+            [
+                (f"{layer}.{head}", f"{probe}/{name}", value)
+                for layer, head, probe, name, value in rows
+            ],
             columns=["head", "measure", "value"],
         )
         heads = [f"{layer}.{head}" for layer, head in sorted({(row[0], row[1]) for row in rows})]

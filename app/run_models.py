@@ -10,12 +10,16 @@ from workbench.models import ModelInfo
 from workbench.models.files import checkpoint_steps, step_name, step_of
 from workbench.training.run_folder import RunFolder
 
+WITHOUT_TOKENS = ("in-context regression",)
 
-def why_not(kind: str) -> str:
-    """Why the other pages cannot show a network of a kind; empty where they can."""
-    if kind == "transformer":
-        return ""
-    return "an MLP has no attention, tokens or residual stream, which the other pages are about"
+
+def why_not(kind: str, task: str) -> str:
+    """Why the other pages cannot show a network of a kind that learns a task; empty where they can."""
+    if kind != "transformer":
+        return "an MLP has no attention, tokens or residual stream, which the other pages are about"
+    if task in WITHOUT_TOKENS:
+        return "it reads numbers, and the other pages begin with a prompt"
+    return ""
 
 
 def newest_weights(folder: Path) -> str | None:
@@ -37,7 +41,7 @@ def weights_info(folder: RunFolder, name: str) -> ModelInfo | None:
         CheckpointError: a broken plan.
     """
     step, plan = step_of(Path(name).name), folder.plan
-    if step not in checkpoint_steps(folder.path) or why_not(plan.network_kind):
+    if step not in checkpoint_steps(folder.path) or why_not(plan.network_kind, plan.task):
         return None
     # Compared as a whole: no other spelling of the path, and none that leads elsewhere.
     if name != _name(folder.path, step):

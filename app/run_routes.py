@@ -12,7 +12,7 @@ from app.trainings import Trainings
 from workbench.errors import ConfigError, UnsupportedError, WorkbenchError
 
 MAX_PICTURES = 128 << 20
-MIN_LINES, MAX_LINES, ALL_LINES = 1500, 20_000, 120_000
+MIN_LINES, MAX_LINES, ALL_LINES = 1500, 20_000, 400_000
 
 
 def register(server: Flask, runs: Trainings) -> None:

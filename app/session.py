@@ -16,6 +16,7 @@ from typing import Any
 from app.analyses import Analyses
 from app.cache import ByteCache
 from app.compute import left_out, n_heads, view_maps
+from app.estimator import Estimator
 from app.jobs import Jobs, Report
 from app.report_desk import ReportDesk
 from app.scores import Badges, Curve, badge_table, best_scores, notable_head
@@ -117,6 +118,7 @@ class Session:
         self.runs = runs or Trainings(None)
         self.reports = reports or ReportDesk(None)
         # Of networks of any kind, at any snapshot; what other pages ask is of whole models.
+        self.estimator = Estimator()
         self.trained = Analyses(self.runs.load, self.limits.answers // 4)  # type: ignore[arg-type]
         self._background = Jobs("scores", workers=1)
 
@@ -232,6 +234,7 @@ class Session:
         workers = (self._jobs, self._background, self.analyses, self.trained)
         for worker in workers:
             worker.close()
+        self.estimator.close()
         until = time.monotonic() + wait
         while not (idle := all(worker.is_idle for worker in workers)):
             if time.monotonic() >= until:

@@ -10,6 +10,8 @@ from app.analyses import Desk
 from app.training_pairs import Pair, equal_loss
 from app.trainings import LOSSES, Trained
 from workbench.errors import UnsupportedError
+from workbench.training import measuring
+from workbench.training.measuring import subject_of
 from workbench.training.modularity import Modularity, Options, modularity
 from workbench.training.modularity.pruning_curve import PruningCurve, pruning_curve, task_loss
 from workbench.training.responses import Responses, responses
@@ -58,15 +60,17 @@ def measured(trained: Trained, arguments: Mapping[str, Any], desk: Desk) -> Meas
     if loss is None:
         raise UnsupportedError(f"{trained.plan.task} measures no loss of held-out examples")
     blocks = wires(network)
-    is_small = sum(block.weight.numel() for block in blocks) <= FEW_WIRES
-    n_shuffles = N_SHUFFLES if is_small else N_SHUFFLES_OF_MANY
-    desk(f"Measuring modularity, and that of {n_shuffles} shuffles")
+    if sum(block.weight.numel() for block in blocks) <= FEW_WIRES:
+        desk(f"Pruning, and measuring {N_SHUFFLES} shuffles and {N_SHUFFLES} rewirings")
+        subject = subject_of(network, trained.plan.task, trained.task, trained.layout)
+        return Measured(numbers, measuring.measured(subject, shuffles=N_SHUFFLES))
+    desk(f"Measuring modularity, and that of {N_SHUFFLES_OF_MANY} shuffles")
     found = modularity(
         blocks,
         groups(network),
         loss=loss,
         layout=trained.layout,
-        options=Options(n_shuffles=n_shuffles),
+        options=Options(n_shuffles=N_SHUFFLES_OF_MANY),
     )
     return Measured(numbers, found)
 

@@ -256,7 +256,7 @@ class Trainings:
 
     def model_name(self, row: Row) -> str | None:
         """What other pages call a run's model, or its newest weights; None where they cannot show it."""
-        if self.root is None or why_not(row.kind):
+        if self.root is None or why_not(row.kind, row.task):
             return None
         path = self.root / row.name
         return str(path) if row.state == "finished" else newest_weights(path)

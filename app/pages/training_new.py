@@ -1,12 +1,10 @@
 """The form of a new run: a preset to start from, its fields, what it will cost, and Start."""
 
-import threading
 from typing import Any
 
 import dash_mantine_components as dmc
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
-from app.cache import ByteCache
 from app.components import alert, field
 from app.page import REOPEN
 from app.session import Session
@@ -86,7 +84,7 @@ def _options(names: list[str]) -> list[dict[str, Any]]:
 def register(app: Dash, session: Session) -> None:
     """Connect the form."""
     _register_fields(app)
-    _register_estimate(app)
+    _register_estimate(app, session)
     # What was typed last comes a moment later: Start waits for it.
     app.clientside_callback(
         ClientsideFunction("training", "settled"),
@@ -166,10 +164,7 @@ def _register_fields(app: Dash) -> None:
         return said, shown, [name in reasons for name in names], {"plan": plan.to_json()}, False
 
 
-def _register_estimate(app: Dash) -> None:
-    known: ByteCache[Any] = ByteCache(256, lambda found: 1)
-    lock = threading.Lock()  # two at once would each measure the other
-
+def _register_estimate(app: Dash, session: Session) -> None:
     @app.callback(Output("plan-estimate", "children"), Input("plan-ready", "data"))
     def cost(ready: Any) -> Any:
         if not isinstance(ready, dict) or not isinstance(ready.get("plan"), str):
@@ -177,15 +172,10 @@ def _register_estimate(app: Dash) -> None:
             return html.Span(
                 said or "No estimate: a field cannot be meant.", className="plan-error"
             )
-        from workbench.training.estimate import estimate
-
-        text = ready["plan"]
         try:
-            with lock:
-                found = known.get(text)
-                if found is None:
-                    found = estimate(Plan.from_json(text))
-                    known.put(text, found)
+            # It comes from a browser: what may not be run is not tried out either.
+            session.runs.check(Plan.from_json(ready["plan"]))
+            found = session.estimator(ready["plan"])
         except WorkbenchError as error:
             return html.Span(str(error), className="plan-error")
         return _spelled(found)

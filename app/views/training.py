@@ -30,6 +30,14 @@ EXPLAINED = {
     "cancelled": "It was stopped. What was saved is kept: it can still be resumed.",
     "paused": "It waits to be resumed.",
 }
+OTHER_PAGES = (
+    ("Attention", "/"),
+    ("Residual", "/residual"),
+    ("Circuits", "/circuits"),
+    ("Composition", "/composition"),
+    ("Heads", "/heads"),
+    ("Paths", "/paths"),
+)
 
 
 def run_list(rows: Sequence[Row], current: str) -> list[Any]:
@@ -106,15 +114,12 @@ def standing(row: Row) -> list[Any]:
 def links(row: Row, model: str | None) -> list[Any]:
     """Where else a run can be looked at, or why not."""
     if model is not None:
-        pages = (("Attention", "/"), ("Circuits", "/circuits"), ("Composition", "/composition"))
-        opened = [
-            page_link(title, path, model=model) for title, path in (*pages, ("Heads", "/heads"))
-        ]
+        opened = [page_link(title, path, model=model) for title, path in OTHER_PAGES]
         step = step_of(Path(model).name)
         said = "Open in" if step is None else f"Open at step {step:,} in"
         return [html.Span(said, className="fact"), *opened]
     later = "the other pages open it from its first snapshot on, or once it has finished"
-    reason = why_not(row.kind) or later
+    reason = why_not(row.kind, row.task) or later
     return [html.Span(f"Other pages: {reason}.", className="fact", id="run-no-link")]
 
 

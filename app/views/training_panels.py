@@ -23,9 +23,9 @@ NOTHING: PageState = {
 }  # fmt: skip
 SHOWN = ("value", "null_mean", "z", "percentile", "unit")
 HEADERS = {
-    "null_mean": "shuffled",
-    "z": "z over shuffled",
-    "percentile": "% shuffled below",
+    "null_mean": "by chance",
+    "z": "z over chance",
+    "percentile": "% of chance below",
 }
 
 
@@ -60,7 +60,7 @@ def draw_measures(found: answers.Measured, state: PageState) -> list[Any]:
         html.P(f"Step {state['step']:,}: {_numbers(found)}.", className="statement"),
         data_table(
             _measure_table(found),
-            label="Modularity against shuffled weights",
+            label="Modularity against chance",
             headers=HEADERS,
             formats={"percentile": ".0f", "z": ".1f"},
         ),
@@ -182,17 +182,18 @@ PANELS = (
         name="run-modularity",
         title="Modularity",
         explains="Newman's Q, wiring and cuts of this snapshot, each against the same network with its "
-        "weights shuffled inside every matrix. A number without its null and its loss says little.",
+        "weights shuffled inside every matrix; of what pruning leaves, against as many wires at the same "
+        "units, put elsewhere. After an L1 penalty only the latter says something: shuffles of a nearly "
+        "sparse network fall into pieces, and look modular for that. Large networks are not pruned here.",
         uses=("stamp",),
         compute=answers.measured,  # type: ignore[arg-type]  # what is asked of is a Trained, not a Model
         draw=draw_measures,
         needs=no_snapshot,
         code=_code(
-            "from workbench.training.modularity import modularity",
-            "from workbench.training.wires import groups, wires",
+            "from workbench.training.measuring import measured, subject_of",
             body=[
-                'loss = made.task.measure(network)["test_loss"]',
-                "modularity(wires(network), groups(network), loss=loss, layout=made.layout).table()",
+                "subject = subject_of(network, run.plan.task, made.task, made.layout)",
+                f"measured(subject, shuffles={answers.N_SHUFFLES}).table()  # a large one takes long",
             ],
         ),
     ),

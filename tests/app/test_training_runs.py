@@ -178,7 +178,11 @@ def test_a_finished_transformer_opens_in_every_page_and_an_mlp_says_why_not(show
     assert client.get("/api/training", query_string={"model": name}).json["state"] == "working"
     assert client.get("/api/training", query_string={"model": f"{name}/.."}).status_code == 404
     links = str(views.links(rows["t"], shown.runs.model_name(rows["t"])))
-    assert all(path in links for path in ("/circuits?", "/composition?", "/heads?"))
+    paths = ("/residual?", "/circuits?", "/composition?", "/heads?", "/paths?")
+    assert all(path in links for path in paths)
+    numbers = replace(rows["t"], task="in-context regression")
+    assert shown.runs.model_name(numbers) is None
+    assert "it reads numbers" in str(views.links(numbers, None))
     assert "an MLP has no attention" in str(
         views.links(rows["m"], shown.runs.model_name(rows["m"]))
     )
@@ -383,3 +387,21 @@ def test_curves_are_those_of_the_table_and_a_log_scale_leaves_out_zero(runs):
 
 def test_paths_of_the_page_are_kept_in_the_folder_that_was_given(runs, root):
     assert Path(runs.models()[0].name).parent == root
+
+
+def test_what_a_visitor_may_not_run_is_not_tried_out_either(root, tmp_path):
+    """The plan that is asked about comes from a browser."""
+    runs = Trainings(root, reads_files=False)
+    session = Session(load=Loader(), list_models=tiny_models, read_card=no_card, runs=runs)
+    client = create_app(session).server.test_client()
+    plan = json.loads(PRESETS["small-text"].to_json()) | {"folder": str(tmp_path)}
+    body = {
+        "output": "plan-estimate.children",
+        "outputs": {"id": "plan-estimate", "property": "children"},
+        "inputs": [{"id": "plan-ready", "property": "data", "value": {"plan": json.dumps(plan)}}],
+        "changedPropIds": ["plan-ready.data"],
+    }
+    said = client.post("/_dash-update-component", json=body).get_data(as_text=True)
+    assert "it reads no folders" in said
+    assert session.estimator._process is None
+    session.close()

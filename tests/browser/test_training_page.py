@@ -59,11 +59,23 @@ def n_snapshots(page):
     return int(page.locator("#run-scrub [role=slider]").get_attribute("aria-valuemax"))
 
 
+def n_points(page):
+    """How long the first curve is."""
+    return page.evaluate(
+        "document.querySelector('#run-losses .js-plotly-plot')?.data[0].x.length ?? 0"
+    )
+
+
+def picture(page):
+    """What is drawn of the wiring."""
+    return page.locator("#run-wiring canvas").first.evaluate("canvas => canvas.toDataURL()")
+
+
 def test_a_run_is_started_watched_cancelled_resumed_and_compared(open_page, dashboard, root):
     address = dashboard(Session(runs=Trainings(root)))
     page = open_page()
     page.goto(f"{address}/training?new=bimt-independence")
-    expect(page.locator("#plan-estimate")).to_contain_text("562 parameters", timeout=SLOW)
+    expect(page.locator("#plan-estimate")).to_contain_text("562 parameters", timeout=2 * SLOW)
     steps = page.get_by_label("Steps", exact=True)
     steps.fill("many")
     expect(page.locator(".plan-cell .plan-error:not(:empty)").first).to_contain_text("no number")
@@ -80,7 +92,8 @@ def test_a_run_is_started_watched_cancelled_resumed_and_compared(open_page, dash
     expect(page.locator("#run-wiring canvas").first).to_be_visible()
     expect(page.locator("#run-losses .scatterlayer .trace")).to_have_count(3, timeout=SLOW)
     expect(page.locator("#run-measures .scatterlayer .trace").first).to_be_attached()
-    seen = n_snapshots(page)
+    seen, points, drawn = n_snapshots(page), n_points(page), picture(page)
+    wait_until(page, lambda: n_points(page) > points and picture(page) != drawn)
     page.reload()
     wait_until(page, lambda: n_snapshots(page) > seen)
     expect(page.locator("#runs-list .chosen")).to_contain_text("running")

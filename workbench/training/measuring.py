@@ -88,6 +88,15 @@ def subject(place: str, step: int | None = None) -> Subject:
     return _of_model(place, step)
 
 
+def subject_of(model: Network, data: str, task: Task, layout: Layout) -> Subject:
+    """A network with the task that it is trained on.
+
+    Args:
+        data: what the task is called.
+    """
+    return Subject(model, layout, data, task, _examples(task))
+
+
 def measured(
     chosen: Subject, *, shuffles: int | None = None, tolerance: float | None = None
 ) -> Modularity:
@@ -135,8 +144,7 @@ def _of_run(folder: RunFolder, step: int | None) -> Subject:
     parts = make_run(folder.plan, folder.path)
     model = folder.load(step)
     precision = next(parts.model.parameters()).dtype
-    model = model.to(precision)
-    return Subject(model, parts.layout, folder.plan.task, parts.task, _examples(parts.task))
+    return subject_of(model.to(precision), folder.plan.task, parts.task, parts.layout)
 
 
 def _of_experiment(path: Path, step: int | None) -> Subject:
