@@ -5,6 +5,7 @@ found, without loading torch. Heavy imports wait inside the commands.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,9 @@ def report(
     data: Annotated[
         str | None, typer.Option(help="stdlib, a folder, or a .jsonl, .parquet or .txt file.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results and the report.")] = OUT,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results and the report; default report.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default all cores.")
     ] = None,
@@ -55,8 +58,18 @@ def report(
     ] = None,
     config: Annotated[list[str] | None, typer.Option(help="probe.field=value, repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, run nothing.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            help="Go on from what is there, or compute all that is asked anew: each result stays until "
+            "the new one takes its place, and those of other plans stay."
+        ),
+    ] = True,
 ) -> None:
-    """Ask probes of models and write one report; what was found before is not computed again."""
+    """Ask probes of models and write one report; what was found before is not computed again.
+
+    A model that cannot be read fails in its place; the others are asked, and the exit code is 1.
+    """
     options = {
         "models": tuple(name for name in models.split(",") if name.strip()) or None,
         "probes": probes,
@@ -65,15 +78,17 @@ def report(
         "memory": memory,
         "engine": engine,
         "address": address,
+        "out": None if out is None else str(out),
     }
     request = _request(plan, config or [], options)
+    out = Path(request.out)
     from probes.plan import make_plan
     from probes.store import Store
 
     if not dry_run:
         make_folder(out)
     store = Store(out / "store")
-    planned = make_plan(request.asked(), store, keep=not dry_run)
+    planned = make_plan(request.asked(), store, keep=not dry_run, anew=not resume)
     _show_plan(planned, request)
     if dry_run:
         return
@@ -114,8 +129,10 @@ def _show_plan(planned: "Plan", request: "Request") -> None:
         )
     show(table)
     frame = planned.table()
-    for row in frame[frame["reason"] != ""].itertuples():
+    for row in frame[frame["status"] == "refused"].itertuples():
         typer.echo(f"refused: {row.probe} of {row.model}: {row.reason}")
+    for row in frame[frame["status"] == "broken"].drop_duplicates("model").itertuples():
+        typer.echo(f"cannot be read: {row.model}: {row.reason}", err=True)
     waiting, models = [job for job in planned.to_run if not job.refusal], frame["model"].nunique()
     n_workers = Limits(workers=request.workers, memory=request.memory).n_workers
     seconds = sum(job.seconds for job in waiting)
@@ -140,7 +157,7 @@ def _run(planned: "Plan", store: Any, request: "Request") -> "Status":
     except KeyboardInterrupt:
         n_done = sum(record is not None for _, record in store.records())
         typer.echo(f"stopped: {n_done} of {len(planned.jobs)} jobs are done and kept", err=True)
-        typer.echo("the same command goes on from there", err=True)
+        typer.echo("the same command goes on from there; with --no-resume it begins anew", err=True)
         raise typer.Exit(STOPPED) from None
 
 
@@ -176,6 +193,10 @@ def _show_end(planned: "Plan", store: Any, status: "Status") -> None:
     for job, record in store.records():
         if record is not None and record.status == "failed":
             typer.echo(f"failed: {job.label}: {record.error}", err=True)
+    notes = Counter(record.note for _, record in store.records() if record is not None)
+    for note, count in notes.items():
+        if note:
+            typer.echo(f"{note} ({count} jobs)")
     # Two names of one model are asked once.
     kept = len({job.key for job in planned.jobs}) - status.n_jobs
     typer.echo(

@@ -5,11 +5,16 @@ read_data("texts/")          a folder: one document a file
 read_data("pile.jsonl")      one document a line, {"text": …} or a plain string
 read_data("pile.parquet")    one document a row, column `text`
 read_data("prompts.txt")     one prompt a line
+
+Prompts are read from their starts, all cut to one length, at which most tokens are read while at most a quarter
+of the prompts is left out as shorter; `told` hears how many were.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +29,10 @@ if TYPE_CHECKING:
 # Four to five characters make a token of English or Python; more are cut than are needed.
 _CHARS_PER_TOKEN = 8
 _LONGEST_PIECE = 20_000
+# No probe of text reads less, special tokens counted.
+SHORTEST_PROMPT = 4
+# Of prompts that are long enough so large a share is read, however unequal they are.
+KEPT_PROMPTS = 0.75
 
 
 class DataFacts(NamedTuple):
@@ -47,12 +56,14 @@ class ProbeData:
 
     Args:
         name: how it was asked for.
-        is_prompts: whether every document is a prompt, to be read from its start and as a whole.
+        is_prompts: whether every document is a prompt, to be read from its start.
+        told: hears in words which prompts were read, each time that rows of them are made.
     """
 
     documents: tuple[str, ...]
     name: str
     is_prompts: bool = False
+    told: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not any(document.strip() for document in self.documents):
@@ -60,8 +71,11 @@ class ProbeData:
 
     @cached_property
     def hash(self) -> str:
-        """Equal for equal documents in equal order, whatever they are called; 16 hexadecimal digits."""
-        digest = hashlib.blake2b(digest_size=8)
+        """Equal for equal documents in equal order, whatever they are called; 16 hexadecimal digits.
+
+        Prompts are cut otherwise than texts, so the same lines have another hash as prompts.
+        """
+        digest = hashlib.blake2b(digest_size=8, person=b"prompts" if self.is_prompts else b"")
         for document in self.documents:
             text = document.encode("utf-8", "surrogatepass")
             digest.update(len(text).to_bytes(8, "little") + text)
@@ -72,6 +86,11 @@ class ProbeData:
         """Sizes and hash."""
         n_characters = sum(map(len, self.documents))
         return DataFacts(len(self.documents), n_characters, self.hash)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """What the documents take of the memory of every process that holds them."""
+        return sum(map(sys.getsizeof, self.documents))
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -98,32 +117,33 @@ class ProbeData:
 
     def _of(self, chosen: Sequence[int], half: str) -> "ProbeData":
         picked = tuple(self.documents[index] for index in chosen)
-        return ProbeData(picked, f"{self.name}, {half}", self.is_prompts)
+        return ProbeData(picked, f"{self.name}, {half}", self.is_prompts, self.told)
 
     def tokens(
-        self, model: Any, n_prompts: int, n_tokens: int, seed: int
+        self, model: Any, n_prompts: int, n_tokens: int, seed: int, at_least: int = SHORTEST_PROMPT
     ) -> "Int[Tensor, 'prompt pos']":
         """Rows of `n_tokens`, special tokens among them, each from one document; no text is in two rows.
 
         Fewer than `n_prompts` where the data has no more. Documents are taken in turn, in random order.
+        Of prompts, rows are as long as `common_length` says: `n_tokens` at most, `at_least` at least.
 
         Raises:
             UnsupportedError: a model without text, too short a context, or no document that gives a row.
         """
         import torch
 
-        rows = [row for row, _ in self._rows(model, n_prompts, n_tokens, seed)]
-        return torch.tensor(rows)
+        rows = self._rows(model, n_prompts, n_tokens, seed, at_least)
+        return torch.tensor([row for row, _ in rows])
 
     def documents_of_tokens(
-        self, model: Any, n_prompts: int, n_tokens: int, seed: int
+        self, model: Any, n_prompts: int, n_tokens: int, seed: int, at_least: int = SHORTEST_PROMPT
     ) -> "Int[np.ndarray, ' prompt']":
         """The document from which each row of `tokens` comes: rows of one are not independent."""
-        rows = self._rows(model, n_prompts, n_tokens, seed)
+        rows = self._rows(model, n_prompts, n_tokens, seed, at_least)
         return np.array([document for _, document in rows])
 
     def _rows(
-        self, model: Any, n_prompts: int, n_tokens: int, seed: int
+        self, model: Any, n_prompts: int, n_tokens: int, seed: int, at_least: int
     ) -> list[tuple[list[int], int]]:
         if getattr(model, "tokenizer", None) is None:  # a perceptron has not even none
             raise UnsupportedError(f"{model.name} reads no text: it has no tokenizer")
@@ -133,23 +153,47 @@ class ProbeData:
             )
         rng = np.random.default_rng(seed)
         order = [int(index) for index in rng.permutation(len(self.documents))]
-        cutters = {index: self._cut(model.tokenizer, index, n_tokens, rng) for index in order}
-        rows: list[tuple[list[int], int]] = []
-        reason = f"no document of {self.name} has {n_tokens} tokens"
-        while cutters and len(rows) < n_prompts:
-            for index in list(cutters):
-                try:
-                    rows.append((next(cutters[index]), index))
-                except StopIteration:
-                    del cutters[index]
-                except PromptError as error:
-                    reason = str(error)
-                    del cutters[index]
-                if len(rows) == n_prompts:
-                    break
+        if self.is_prompts:
+            rows, reason = self._prompts(model, order, n_tokens, min(at_least, n_tokens))
+            rows = rows[:n_prompts]
+        else:
+            cutters = {index: self._cut(model.tokenizer, index, n_tokens, rng) for index in order}
+            rows, reason = _in_turn(cutters, n_prompts)
+            reason = reason or f"no document of {self.name} has {n_tokens} tokens"
         if not rows:
             raise UnsupportedError(f"{model.name} cannot read {self.name}: {reason}")
+        if self.is_prompts and self.told is not None:
+            read = f"{len(rows)} of {len(self.documents)} prompts read"
+            self.told(f"{self.name}: {read} at {len(rows[0][0])} tokens{reason}")
         return rows
+
+    def _prompts(
+        self, model: Any, order: Sequence[int], n_tokens: int, at_least: int
+    ) -> tuple[list[tuple[list[int], int]], str]:
+        """Starts of prompts, all of one length; and what became of the others, or why there are none."""
+        before, after = model.tokenizer.special_around()
+        at_least = max(at_least, len(before) + 1 + len(after))
+        whole, unread = {}, []
+        for index in order:
+            try:
+                ids = model.tokenizer.encode(self.documents[index], add_special_tokens=False)
+            except PromptError as error:
+                unread.append(str(error))
+            else:
+                whole[index] = [*before, *ids][: n_tokens - len(after)] + after
+        lengths = list(map(len, whole.values()))
+        if not any(length >= at_least for length in lengths):
+            longest = f"no prompt has {at_least} tokens; the longest has {max(lengths, default=0)}"
+            return [], longest if whole else unread[0]
+        length = common_length(lengths, at_least)
+        rows = [
+            (ids[: length - len(after)] + after, index)
+            for index, ids in whole.items()
+            if len(ids) >= length
+        ]
+        others = f"; {len(whole) - len(rows)} left out as shorter" if len(whole) > len(rows) else ""
+        others += f"; {len(unread)} left out as unreadable: {unread[0]}" if unread else ""
+        return rows, others
 
     def _cut(
         self, tokenizer: Any, index: int, n_tokens: int, rng: np.random.Generator
@@ -160,15 +204,42 @@ class ProbeData:
         text = self.documents[index]
         if free < 1:
             return
-        if self.is_prompts:
-            ids = tokenizer.encode(text, add_special_tokens=False)
-            if len(ids) >= free:
-                yield [*before, *ids[:free], *after]
-            return
         for piece in _pieces(text, n_tokens * _CHARS_PER_TOKEN, rng):
             ids = tokenizer.encode(piece, add_special_tokens=False)
             for start in range(0, len(ids) - free + 1, free):
                 yield [*before, *ids[start : start + free], *after]
+
+
+def common_length(lengths: Sequence[int], at_least: int) -> int:
+    """The length at which most tokens are read of prompts cut to it, shorter ones than that left out.
+
+    Of those that have `at_least` so many, no more than a quarter is left out: a few long prompts do not oust
+    the others, nor does a short one cut all the rest.
+    """
+    usable = sorted((length for length in lengths if length >= at_least), reverse=True)
+    fewest = math.ceil(KEPT_PROMPTS * len(usable))
+    kept = range(fewest, len(usable) + 1)
+    return max((count * usable[count - 1], usable[count - 1]) for count in kept)[1]
+
+
+def _in_turn(
+    cutters: dict[int, Iterator[list[int]]], n_rows: int
+) -> tuple[list[tuple[list[int], int]], str]:
+    """Rows of documents by turns, and why one of them gave none; "" where all did or are too short."""
+    rows: list[tuple[list[int], int]] = []
+    reason = ""
+    while cutters and len(rows) < n_rows:
+        for index in list(cutters):
+            try:
+                rows.append((next(cutters[index]), index))
+            except StopIteration:
+                del cutters[index]
+            except PromptError as error:
+                reason = str(error)
+                del cutters[index]
+            if len(rows) == n_rows:
+                break
+    return rows, reason
 
 
 def _pieces(text: str, size: int, rng: np.random.Generator) -> Iterator[str]:

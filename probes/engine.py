@@ -153,7 +153,7 @@ class _Batch:
         admitted = []
         for job in jobs:
             if job.refusal:
-                self._keep(job, Record.of(job, "refused", error=job.refusal))
+                self._keep(job, Record.of_refusal(job))
             elif job.nbytes > self.limit:
                 needed, limit = spell_bytes(int(job.nbytes)), spell_bytes(self.limit)
                 error = f"needs about {needed} of memory, and {limit} may be used (--memory)"

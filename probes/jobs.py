@@ -24,6 +24,7 @@ class Job:
         config: the probe's, as one line of JSON.
         seconds: estimated; likewise `nbytes`, the loaded model included.
         refusal: why it cannot be asked; "" where it can.
+        is_broken: whether that is because the model cannot be read: a failure, to be asked again.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Job:
     seconds: float = 0.0
     nbytes: float = 0.0
     refusal: str = ""
+    is_broken: bool = False
 
     @property
     def key(self) -> str:
@@ -82,6 +84,7 @@ class Record:
         peak_bytes: the most memory that the probe took beside the loaded model; None where it is not known.
         error: why it failed or was refused, in one line; `trace` where in the program.
         made_by: versions of what computed it.
+        note: what was read of the data, where that is not all that was asked for.
     """
 
     key: str
@@ -100,6 +103,7 @@ class Record:
     error: str
     trace: str
     made_by: dict[str, Any]
+    note: str = ""
 
     @classmethod
     def of(
@@ -131,6 +135,11 @@ class Record:
             trace=trace.encode("utf-8", "replace").decode()[-8000:],
             made_by=made_by(),
         )
+
+    @classmethod
+    def of_refusal(cls, job: Job) -> "Record":
+        """The record of a job that cannot be asked, as its plan says."""
+        return cls.of(job, "failed" if job.is_broken else "refused", error=job.refusal)
 
     @property
     def is_settled(self) -> bool:

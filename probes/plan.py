@@ -1,9 +1,11 @@
 """What a batch asks: every probe of every model, with what each is expected to take, before anything runs.
 
 Refusals are known from a model's shape alone, and so are costs; models whose shape has to be loaded for it
-are loaded once, and their facts are kept beside the results.
+are loaded once, and their facts are kept beside the results. A model that cannot be read fails in its place,
+as a probe does, and the others are asked; only where none can be read is that an error.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from probes.data import ProbeData
 from probes.facts import ModelFacts
 from probes.jobs import Job
 from probes.sources import ModelSource
-from probes.store import Store
+from probes.store import Store, StoreError
 from workbench.errors import CheckpointError, ConfigError, WorkbenchError
 from workbench.models.files import read_json
 
@@ -48,7 +50,7 @@ class Plan:
     """The jobs of a batch, those that have results among them.
 
     Args:
-        waiting: the keys that have none, or a failed one.
+        waiting: the keys that have none, a failed one or one that cannot be read; all, if asked anew.
     """
 
     jobs: tuple[Job, ...]
@@ -61,7 +63,7 @@ class Plan:
         return tuple({job.key: job for job in self.jobs if job.key in self.waiting}.values())
 
     def table(self) -> pd.DataFrame:
-        """Tidy: model probe status seconds nbytes; status is "done", "refused" or "to run"."""
+        """Tidy: model probe status seconds nbytes reason; status is "done", "refused", "broken" or "to run"."""
         return pd.DataFrame(
             [
                 {
@@ -78,19 +80,20 @@ class Plan:
 
     def _status(self, job: Job) -> str:
         if job.refusal:
-            return "refused"
+            return "broken" if job.is_broken else "refused"
         return "to run" if job.key in self.waiting else "done"
 
 
-def make_plan(asked: Asked, store: Store, *, keep: bool = True) -> Plan:
+def make_plan(asked: Asked, store: Store, *, keep: bool = True, anew: bool = False) -> Plan:
     """The jobs, with what they are expected to take and which are done.
 
     Args:
         keep: write down the shapes of models, so that none is loaded for it again.
+        anew: ask everything once more; what is there stays until its successor is.
 
     Raises:
         ConfigError: a setting that no chosen probe has.
-        CheckpointError: a model's files are broken.
+        CheckpointError: no model at all can be read.
     """
     chosen = {probe.name: probe for probe in asked.probes}
     if unknown := sorted(set(asked.settings) - set(chosen)):
@@ -98,15 +101,31 @@ def make_plan(asked: Asked, store: Store, *, keep: bool = True) -> Plan:
             f"settings for {unknown[0][:60]!r}, which is not asked: asked are {', '.join(chosen)}"
         )
     configs = {name: make_config(chosen[name], asked.settings.get(name, {})) for name in chosen}
-    jobs = []
-    for source in asked.models:
-        facts = known_facts(source, store, keep=keep)
-        jobs += [
-            _job(source, facts, probe, configs[probe.name], asked.data) for probe in asked.probes
-        ]
-    records = {job.key: store.record(job.key) for job in jobs}
-    waiting = {key for key, record in records.items() if record is None or not record.is_settled}
+    found = [(source, _read(source, store, keep)) for source in asked.models]
+    if all(isinstance(facts, str) for _, facts in found):
+        raise CheckpointError("; ".join(f"{source.label}: {why}" for source, why in found[:3]))
+    jobs = [
+        _broken_job(source, facts, probe, configs[probe.name], asked.data)
+        if isinstance(facts, str)
+        else _job(source, facts, probe, configs[probe.name], asked.data)
+        for source, facts in found
+        for probe in asked.probes
+    ]
+    keys = {job.key for job in jobs}
+    waiting = keys if anew else {key for key in keys if not store.is_settled(key)}
     return Plan(tuple(jobs), frozenset(waiting), asked.data)
+
+
+def _read(source: ModelSource, store: Store, keep: bool) -> ModelFacts | str:
+    """A model's shape, or why it cannot be read, whatever its files do to whoever reads them."""
+    try:
+        return known_facts(source, store, keep=keep)
+    except StoreError:
+        raise
+    except WorkbenchError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def known_facts(source: ModelSource, store: Store, *, keep: bool = True) -> ModelFacts:
@@ -134,11 +153,34 @@ def _job(source: ModelSource, facts: ModelFacts, probe: Probe, config: Any, data
     refusal = probe.refuses(facts)
     seconds, nbytes = (0.0, 0.0) if refusal else probe.cost(facts, data.facts, config)
     weights = 4.0 * facts.n_params
+    return replace(
+        _named_job(source, source.hash, probe, config, data),
+        seconds=float(seconds),
+        # A worker holds the text, whatever its probe reads.
+        nbytes=WORKER_BYTES + data.nbytes + max(LOADING * weights, weights + float(nbytes)),
+        refusal=refusal,
+    )
+
+
+def _broken_job(source: ModelSource, why: str, probe: Probe, config: Any, data: ProbeData) -> Job:
+    try:
+        model_hash = source.hash
+    except CheckpointError:
+        # Files that cannot be read have no hash: the name keeps two such models apart.
+        name = source.spec.encode("utf-8", "surrogateescape")
+        model_hash = hashlib.blake2b(name, digest_size=8).hexdigest()
+    job = _named_job(source, model_hash, probe, config, data)
+    return replace(job, refusal=why or "it cannot be read", is_broken=True)
+
+
+def _named_job(
+    source: ModelSource, model_hash: str, probe: Probe, config: Any, data: ProbeData
+) -> Job:
     return Job(
         model=source.label,
         spec=source.spec,
         step=source.step,
-        model_hash=source.hash,
+        model_hash=model_hash,
         probe=probe.name,
         module=type(probe).__module__,
         version=probe.version,
@@ -146,9 +188,6 @@ def _job(source: ModelSource, facts: ModelFacts, probe: Probe, config: Any, data
         config=config_json(config),
         data=data.name,
         data_hash=data.hash,
-        seconds=float(seconds),
-        nbytes=WORKER_BYTES + max(LOADING * weights, weights + float(nbytes)),
-        refusal=refusal,
     )
 
 

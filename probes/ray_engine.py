@@ -23,6 +23,7 @@ from workbench.errors import WorkbenchError
 
 # Ray gives a task whose process or machine has died to another, so often.
 RETRIES = 2
+DEATHS = ("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError", "LocalRayletDiedError")
 MISSING = (
     "--engine ray needs the package ray: pip install 'interp-workbench[ray]', "
     "or leave --engine out to run on this machine"
@@ -99,7 +100,7 @@ class _Tasks:
         # Tasks of one model one after another: a process then often has it loaded.
         for job in plan.to_run:
             if job.refusal:
-                self._keep(job, Record.of(job, "refused", error=job.refusal))
+                self._keep(job, Record.of_refusal(job))
             elif job.nbytes > largest:
                 needed, most = spell_bytes(int(job.nbytes)), spell_bytes(int(largest))
                 error = (
@@ -125,9 +126,7 @@ class _Tasks:
         try:
             given, table = self.ray.get(task)
         except self.ray.exceptions.RayError as error:
-            said = str(error).strip().splitlines() or ["no reason given"]
-            why = f"its process died {RETRIES + 1} times on the cluster: {said[0][:300]}"
-            self._keep(job, Record.of(job, "failed", error=why))
+            self._keep(job, Record.of(job, "failed", error=_reason(error), trace=str(error)))
             return
         self._keep(job, Record(**given), table)
 
@@ -141,6 +140,24 @@ class _Tasks:
         running = {f"{len(self.pending)} tasks of {len(models)} models on the cluster": None}
         status = self.tally.status(waiting, {}, self.n_cores)
         return Status(**{**vars(status), "running": tuple(running) if self.pending else ()})
+
+
+def _reason(error: Any) -> str:
+    """Why a task has no answer, in one line.
+
+    What a probe raises is a record and comes as an answer. An error of the task itself is one of the machine
+    that it ran on, such as a package that is missing there; the first line of others says what befell it.
+    """
+    cause = getattr(error, "cause", None)
+    if cause is not None:
+        # A function that cannot be loaded says why in the last of many lines.
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [""]
+        said = lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1]}"
+        return f"a machine of the cluster cannot run it: {type(cause).__name__}: {said[:600]}"
+    said = (str(error).strip().splitlines() or ["no reason given"])[0][:300]
+    if type(error).__name__ in DEATHS:
+        return f"its process died {RETRIES + 1} times on the cluster: {said}"
+    return f"the cluster could not run it: {type(error).__name__}: {said}"
 
 
 def answer(given: dict[str, Any], data: dict[str, Any]) -> tuple[dict[str, Any], Any]:

@@ -2,6 +2,7 @@
 
 models: [attn-2l, "runs/*/"]         probes: all
 data: stdlib                         workers: 2        memory: 4GB       engine: local
+out: report
 settings: {head-behaviours: {n_prompts: 32}}
 """
 
@@ -31,6 +32,7 @@ class Request:
         probes: names with commas between them, or "all".
         settings: fields of probes' configs, by the probe's name.
         address: of a Ray cluster; None for one of this machine.
+        out: folder of the results and the report.
 
     Raises:
         ConfigError: a value that cannot be meant.
@@ -44,6 +46,7 @@ class Request:
     memory: str | int | None = None
     engine: str = "local"
     address: str | None = None
+    out: str = "report"
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -52,6 +55,8 @@ class Request:
             )
         if self.engine not in ENGINES:
             raise ConfigError(f"engine must be {' or '.join(ENGINES)}, not {self.engine!r:.40}")
+        if not self.out.strip() or "\0" in self.out:
+            raise ConfigError(f"out must be a folder, not {self.out!r:.40}")
         if self.address is not None and self.engine != "ray":
             raise ConfigError("an address is of a Ray cluster: it needs --engine ray")
 

@@ -3,6 +3,7 @@
 import json
 import time
 import traceback
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,16 @@ def run_job(
     job: Job, data: ProbeData, loaded: LoadedModel, progress: Progress
 ) -> tuple[Record, pd.DataFrame | None]:
     """How a job ended, and its findings; an error of the probe is a record, not an error."""
+    # Once each: a probe asks for the same rows more than once.
+    notes: dict[str, None] = {}
+    record, table = _ended(job, replace(data, told=notes.setdefault), loaded, progress)
+    note = "; ".join(notes).encode("utf-8", "replace").decode()[:2000]
+    return replace(record, note=note), table
+
+
+def _ended(
+    job: Job, data: ProbeData, loaded: LoadedModel, progress: Progress
+) -> tuple[Record, pd.DataFrame | None]:
     begun = time.perf_counter()
     peak = PeakMemory()
     try:

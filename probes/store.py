@@ -21,7 +21,7 @@ from probes.jobs import Job, Record
 from probes.locked import locked
 from workbench.errors import CheckpointError, WorkbenchError
 from workbench.models.files import read_json
-from workbench.results import read_table, save_table
+from workbench.results import is_whole_table, read_table, save_table
 from workbench.writing import write_atomically
 
 PLAN_FILE = "plan.json"
@@ -29,7 +29,7 @@ MAX_RECORD_BYTES = 1 << 20
 MAX_PLAN_BYTES = 256 << 20
 JOB_COLUMNS = (
     "model", "model_hash", "step", "probe", "version", "status", "seconds", "peak_bytes",
-    "error", "expected_seconds", "expected_bytes", "data", "data_hash", "config", "key",
+    "error", "note", "expected_seconds", "expected_bytes", "data", "data_hash", "config", "key",
 )  # fmt: skip
 WHOSE = ("model", "model_hash", "step", "probe", "version")
 FINDINGS_COLUMNS = (*WHOSE, *COLUMNS)
@@ -116,6 +116,8 @@ class Store:
             values = read_json(path, limit=MAX_RECORD_BYTES)
         except CheckpointError:
             return None
+        # Records of before there were notes have none.
+        values = {"note": "", **values}
         if set(values) != {field.name for field in fields(Record)} or values["key"] != key:
             return None
         record = Record(**values)
@@ -123,6 +125,13 @@ class Store:
             return None
         missing = record.status == "ok" and not self.table_path(key).is_file()
         return None if missing else record
+
+    def is_settled(self, key: str) -> bool:
+        """Whether a job need not be asked again: it has ended well, and its table is whole by its end."""
+        record = self.record(key)
+        if record is None or not record.is_settled:
+            return False
+        return record.status != "ok" or is_whole_table(self.table_path(key))
 
     def table(self, key: str) -> pd.DataFrame:
         """The findings of a job that went well.
@@ -229,6 +238,7 @@ def _job_row(job: Job, record: Record | None) -> dict[str, Any]:
         "seconds": record.seconds if record is not None else float("nan"),
         "peak_bytes": record.peak_bytes if record is not None else None,
         "error": record.error if record is not None else "",
+        "note": record.note if record is not None else "",
         "expected_seconds": job.seconds,
         "expected_bytes": job.nbytes,
         "data": job.data if job.kind == "data" else "",

@@ -13,6 +13,13 @@ from probes.data import ProbeData
 from probes.jobs import Job
 from workbench.errors import WorkbenchError
 
+MEMINFO = Path("/proc/meminfo")
+# The limit of a container and what its processes use of it, in both versions of Linux' control groups.
+CGROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+
 
 class Worker:
     """One process, and what it is doing.
@@ -114,21 +121,28 @@ def available_bytes() -> int:
     Raises:
         WorkbenchError: the system does not tell.
     """
-    meminfo = Path("/proc/meminfo")
     found = None
-    if meminfo.is_file():
-        lines = [line for line in meminfo.read_text().splitlines() if "MemAvailable" in line]
+    if MEMINFO.is_file():
+        lines = [line for line in MEMINFO.read_text().splitlines() if "MemAvailable" in line]
         found = int(lines[0].split()[1]) * 1024 if lines else None
     elif hasattr(os, "sysconf"):
         found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     if found is None:
         raise WorkbenchError("this system does not tell how much memory there is: give --memory")
-    limits = [
-        Path("/sys/fs/cgroup/memory.max"),
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-    ]
-    for limit in limits:
-        text = limit.read_text().strip() if limit.is_file() else ""
-        if text.isdigit():
-            found = min(found, int(text))
+    for folder, limit, used in CGROUPS:
+        left = _left_of(folder / limit, folder / used, folder / "memory.stat")
+        found = found if left is None else min(found, left)
     return int(0.9 * found)
+
+
+def _left_of(limit: Path, used: Path, stat: Path) -> int | None:
+    """Bytes of a group's limit that its processes do not hold; None where it has none."""
+    text = limit.read_text().strip() if limit.is_file() else ""
+    if not text.isdigit():
+        return None
+    held = int(used.read_text()) if used.is_file() else 0
+    # Of files that were read, what has not been asked for of late is given back when memory is needed.
+    lines = stat.read_text().splitlines() if stat.is_file() else []
+    idle = {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
+    given_back = idle.get("total_inactive_file", idle.get("inactive_file", 0))
+    return max(0, int(text) - max(0, held - given_back))

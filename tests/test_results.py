@@ -1,9 +1,11 @@
+from importlib.metadata import version
+
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
 from workbench.errors import WorkbenchError
-from workbench.results import provenance, read_table, save_table
+from workbench.results import is_whole_table, provenance, read_table, save_table
 from workbench.writing import whole_file
 
 TABLE = pd.DataFrame({"layer": [0, 1], "token": [" the", "</script>"], "value": [0.25, -1.5]})
@@ -16,6 +18,28 @@ def test_a_table_and_its_provenance_survive_being_written(tmp_path, name):
     assert_frame_equal(table, TABLE)
     assert read == made_by
     assert read["versions"]["torch"]
+    # Fits, projections, tests, Q, tables, queries and figures: none of them may change unseen.
+    computing = ("scikit-learn", "scipy", "statsmodels", "graspologic-native", "pandas", "duckdb")
+    assert {*computing, "pyarrow", "plotly"} <= set(read["versions"])
+    assert read["versions"]["scipy"] == version("scipy") and provenance() == provenance()
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
+    monkeypatch.setattr("workbench.results.COMPUTING", ("torch", "no-such-package-at-all"))
+    assert set(provenance()["versions"]) == {"python", "torch"}
+
+
+@pytest.mark.parametrize("left", [0, 4, 100, -1])
+def test_a_table_that_was_cut_off_is_not_whole(tmp_path, left):
+    path = save_table(TABLE, tmp_path / "a.parquet", {})
+    assert is_whole_table(path)
+    path.write_bytes(path.read_bytes()[:left])
+    assert not is_whole_table(path) and not is_whole_table(tmp_path / "none.parquet")
+
+
+def test_a_table_of_others_is_not_whole(tmp_path):
+    TABLE.to_parquet(tmp_path / "a.parquet")
+    assert not is_whole_table(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.json"])

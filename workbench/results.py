@@ -3,7 +3,8 @@
 import hashlib
 import json
 import platform
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,26 @@ from workbench.writing import whole_file
 
 FORMATS = (".parquet", ".json")
 _METADATA_KEY = b"workbench"
+# Whatever a number can depend on, and what draws it.
+COMPUTING = (
+    "interp-workbench", "torch", "transformer-lens", "transformers", "tokenizers", "numpy", "scipy",
+    "scikit-learn", "statsmodels", "graspologic-native", "pandas", "pyarrow", "duckdb", "plotly",
+)  # fmt: skip
 
 
 def provenance(**of_result: Any) -> dict[str, Any]:
-    """What made a result: the given facts beside the versions of what computed it."""
-    packages = ("interp-workbench", "torch", "transformer-lens", "transformers", "numpy")
-    return {
-        **of_result,
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in packages},
-    }
+    """What made a result: the given facts beside the versions of what computed it, as far as installed."""
+    found = {name: _installed(name) for name in COMPUTING}
+    versions = {name: number for name, number in found.items() if number is not None}
+    return {**of_result, "versions": {"python": platform.python_version()} | versions}
+
+
+@cache
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def model_hash(model: Any) -> str:
@@ -72,6 +83,17 @@ def _write_parquet(table: pd.DataFrame, path: Path, made_by: dict[str, Any]) -> 
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     metadata = {**(arrow.schema.metadata or {}), _METADATA_KEY: json.dumps(made_by).encode()}
     pq.write_table(arrow.replace_schema_metadata(metadata), path)
+
+
+def is_whole_table(path: Path) -> bool:
+    """Whether a Parquet file has an end that reads as `save_table` wrote it; its rows are not read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return _METADATA_KEY in (pq.read_metadata(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def read_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections import Counter
 from typing import Any
 
 from probes.report.results import Results
@@ -11,7 +12,7 @@ LONG = 400
 
 
 def command(results: Results) -> str:
-    """The command that asks the same of the same models again."""
+    """The command that asks the same of the same models again, whole however long it is."""
     specs = dict.fromkeys(job.spec for job in results.jobs)
     words = ["workbench", "report", "--models", ",".join(map(str, specs))]
     words += ["--probes", ",".join(results.probes)]
@@ -20,7 +21,7 @@ def command(results: Results) -> str:
     for probe in results.probes:
         for name, value in changed(results, probe).items():
             words += ["--config", f"{probe}.{name}={json.dumps(value)}"]
-    return shlex.join(shown(word, 4000) for word in [*words, "--out", "report"])
+    return shlex.join(shown(word, len(word)) for word in [*words, "--out", "report"])
 
 
 def changed(results: Results, probe: str) -> dict[str, Any]:
@@ -64,12 +65,21 @@ def provenance_tables(results: Results) -> tuple[tuple[str, Table], ...]:
         (Column("data"), Column("hash")),
         tuple((shown(name, LONG), shown(code)) for name, code in data),
     )
+    of_prompts = _prompts(results)
     return (
         ("Models", of_models),
         ("Data", of_data),
+        *((("Prompts", of_prompts),) if of_prompts.rows else ()),
         ("Probes", _probes(results)),
         ("Versions", _versions(results)),
     )
+
+
+def _prompts(results: Results) -> Table:
+    """Which prompts were read, where the data is a list of prompts: not always all of them."""
+    counts = Counter(record.note for record in results.records.values() if record.note)
+    rows = tuple((shown(note, 2000), number(count)) for note, count in counts.items())
+    return Table((Column("prompts read"), Column("jobs", True)), rows)
 
 
 def _probes(results: Results) -> Table:
@@ -101,7 +111,7 @@ def _versions(results: Results) -> Table:
         versions = results.records[key].made_by.get("versions", {})
         spelled = ", ".join(f"{name} {of}" for name, of in sorted(versions.items()))
         counts[spelled] = counts.get(spelled, 0) + 1
-    rows = tuple((shown(text, LONG), number(count)) for text, count in counts.items())
+    rows = tuple((shown(text, 2000), number(count)) for text, count in counts.items())
     return Table((Column("versions"), Column("jobs", True)), rows)
 
 

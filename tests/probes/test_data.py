@@ -1,5 +1,6 @@
 """Documents, and the rows of tokens that are cut from them."""
 
+import hashlib
 import json
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probes.data import ProbeData, read_data
+from probes.data import KEPT_PROMPTS, ProbeData, common_length, read_data
 from workbench.errors import ConfigError, UnsupportedError
 from workbench.training.mlp import MLP, MLPConfig
 
@@ -47,6 +48,46 @@ def test_prompts_are_read_from_their_start(build):
     assert data.prompts == data.documents and ProbeData(("a",), "x").prompts == ()
 
 
+def test_prompts_of_differing_lengths_are_read_at_one_and_the_others_are_told(build):
+    notes, texts = [], ("abcdefgh", "ponmlkjihg", "ab", "abcabc", "bcd1bcdbcd")
+    data = ProbeData(texts, "list", is_prompts=True, told=notes.append)
+    rows = data.tokens(build(), 9, 32, seed=0)
+    read = {"".join(build().tokenizer.str_tokens(row[1:])) for row in rows.tolist()}
+    # One token more than letters; "ab" has too few, and of the other three all are needed.
+    assert read == {"abcdef", "ponmlk", "abcabc"}
+    assert notes == [
+        "list: 3 of 5 prompts read at 7 tokens; 1 left out as shorter; 1 left out as unreadable: "
+        "letters has no token for '1' at character 3"
+    ]
+    assert data == ProbeData(texts, "list", is_prompts=True) and data.split(0).train.told
+    # Fewer are asked for than there are: the length is that of all.
+    assert data.tokens(build(), 1, 32, seed=1).shape == (1, 7) and "1 of 5 prompts" in notes[-1]
+
+
+def test_prompts_of_which_none_can_be_read_are_refused_with_their_lengths(build):
+    short = ProbeData(("ab", "a"), "list", is_prompts=True)
+    with pytest.raises(UnsupportedError, match="no prompt has 4 tokens; the longest has 3"):
+        short.tokens(build(), 9, 32, seed=0)
+    assert short.tokens(build(), 9, 3, seed=0).shape == (1, 3)
+    with pytest.raises(UnsupportedError, match="no prompt has 8 tokens"):
+        short.documents_of_tokens(build(), 9, 32, 0, at_least=8)
+    with pytest.raises(UnsupportedError, match="no token for '1'"):
+        ProbeData(("1111111",), "list", is_prompts=True).tokens(build(), 9, 32, seed=0)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1), st.integers(1, 9))
+def test_the_common_length_reads_most_and_leaves_at_most_a_quarter_out(lengths, at_least):
+    """Against every length that there is."""
+    usable = [length for length in lengths if length >= at_least]
+    if not usable:
+        return
+    n_read = {one: sum(length >= one for length in usable) for one in usable}
+    allowed = [one for one, count in n_read.items() if count >= KEPT_PROMPTS * len(usable)]
+    found = common_length(lengths, at_least)
+    assert found in allowed
+    assert found * n_read[found] == max(one * n_read[one] for one in allowed)
+
+
 def test_what_a_model_cannot_read_is_refused_by_name(build, letter_data):
     with pytest.raises(UnsupportedError, match=r"letters cannot read numbers: .* no token for '1'"):
         ProbeData(("1234567890" * 9,), "numbers").tokens(build(), 1, 8, 0)
@@ -78,6 +119,11 @@ def test_one_document_cannot_be_split():
 def test_the_hash_tells_documents_apart_and_nothing_else():
     one, same = ProbeData(("ab", "c"), "x"), ProbeData(("ab", "c"), "y")
     assert one.hash == same.hash != ProbeData(("a", "bc"), "x").hash
+    # Prompts are cut otherwise, so their results are others; texts keep the hash that they had.
+    prompts = ProbeData(("ab", "c"), "x", is_prompts=True)
+    assert prompts.hash == ProbeData(("ab", "c"), "y", is_prompts=True).hash != one.hash
+    framed = b"".join(len(text).to_bytes(8, "little") + text for text in (b"ab", b"c"))
+    assert one.hash == hashlib.blake2b(framed, digest_size=8).hexdigest()
 
 
 def test_every_kind_of_file_gives_the_same_documents(tmp_path):

@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 
 from probes.contract import silent
+from probes.data import ProbeData
 from probes.engine import Limits, run_plan
 from probes.jobs import Job, Record
 from probes.plan import Asked, make_plan
@@ -15,7 +16,7 @@ from probes.registry import get_probe
 from probes.running import LoadedModel, run_job
 from probes.sources import read_sources
 from probes.store import Store, StoreError
-from probes.workers import Worker
+from probes.workers import CGROUPS, Worker, available_bytes
 from tests.probes.planted import deadly, failing, letters_seen, size_of_weights
 from workbench.errors import BudgetError, ConfigError, WorkbenchError
 
@@ -96,6 +97,35 @@ def test_a_second_run_asks_only_what_failed(mixed, model_folders, letter_data):
     assert time.monotonic() - begun < 2  # no process was started
     failed = planned(store, model_folders, letter_data, ("first", "mlp"), (failing.PROBE,))
     assert len(failed.to_run) == 2
+
+
+def test_a_cut_off_table_is_healed_by_the_next_run(model_folders, letter_data, tmp_path):
+    store = Store(tmp_path)
+    asked = (model_folders, letter_data, ("first",), GOOD)
+    run_plan(planned(store, *asked), store, Limits(workers=1, memory="8GB"))
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.parquet")}
+    lost, kept = (store.table_path(job.key) for job in planned(store, *asked).jobs)
+    lost.write_bytes(before[lost.name][:-20])
+    written = kept.stat().st_mtime_ns
+    again = planned(store, *asked)
+    status = run_plan(again, store, Limits(workers=1, memory="8GB"))
+    assert (status.n_jobs, status.n_ok) == (1, 1) and kept.stat().st_mtime_ns == written
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.parquet")} == before
+
+
+def test_what_was_read_of_prompts_is_on_record(model_folders, letter_data, tmp_path):
+    data = ProbeData(("abcdefgh", "ponmlkji", "ab", "abcdefghij"), "list", is_prompts=True)
+    plan = planned(Store(tmp_path), model_folders, data, ("first",), GOOD)
+    found = {job.probe: run_job(job, data, LoadedModel(), silent) for job in plan.jobs}
+    ends = {probe: record for probe, (record, _) in found.items()}
+    assert (
+        ends["letters-seen"].note == "list: 3 of 4 prompts read at 8 tokens; 1 left out as shorter"
+    )
+    assert ends["size-of-weights"].note == ""
+    store = Store(tmp_path / "kept")
+    store.write_plan(plan.jobs)
+    store.save(*found["letters-seen"])
+    assert list(store.jobs()["note"]) == ["", ends["letters-seen"].note]
 
 
 def test_what_would_not_fit_fails_by_name_and_starts_nothing(
@@ -190,6 +220,52 @@ def test_workers_that_cannot_start_are_told(letter_data, tmp_path, monkeypatch):
         WorkbenchError, match="no worker can be started: its process ended with code 1"
     ):
         run_plan(plan, Store(tmp_path), Limits(workers=1, memory="1GB"))
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({}, 64 * GIB),
+        ({"memory.max": "max", "memory.current": f"{GIB}"}, 64 * GIB),
+        ({"memory.max": f"{4 * GIB}"}, 4 * GIB),
+        ({"memory.max": f"{4 * GIB}", "memory.current": f"{3 * GIB}"}, GIB),
+        (
+            {
+                "memory.max": f"{4 * GIB}",
+                "memory.current": f"{3 * GIB}",
+                "memory.stat": f"anon {GIB}\ninactive_file {2 * GIB}\n",
+            },
+            3 * GIB,
+        ),
+        ({"memory.max": f"{GIB}", "memory.current": f"{2 * GIB}"}, 0),
+        ({"memory/memory.limit_in_bytes": f"{2 * GIB}"}, 2 * GIB),
+        (
+            {
+                "memory/memory.limit_in_bytes": f"{2 * GIB}",
+                "memory/memory.usage_in_bytes": f"{GIB}",
+                "memory/memory.stat": f"total_inactive_file {GIB // 2}\ninactive_file 0",
+            },
+            3 * GIB // 2,
+        ),
+    ],
+)
+def test_what_a_container_holds_already_cannot_be_had(tmp_path, monkeypatch, files, left):
+    """Beside 64 GiB that are free on the machine itself."""
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal: 1 kB\nMemAvailable: {64 * GIB >> 10} kB\n")
+    (tmp_path / "memory").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("probes.workers.MEMINFO", meminfo)
+    groups = tuple(
+        (tmp_path / folder.relative_to("/sys/fs/cgroup"), limit, used)
+        for folder, limit, used in CGROUPS
+    )
+    monkeypatch.setattr("probes.workers.CGROUPS", groups)
+    assert available_bytes() == int(0.9 * left)
 
 
 def test_a_worker_ends_when_nobody_holds_its_input(letter_data, tmp_path):

@@ -1,6 +1,7 @@
 """The commands report, probes and query: what they print, what they refuse, and how they end."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -92,6 +93,70 @@ def test_a_plan_file_is_read_and_options_go_first(workbench, model_folders, lett
     (tmp_path / "plan.yaml").write_text(json.dumps(plan | {"workers": 2}))
     done = workbench("report", "--plan", tmp_path / "plan.yaml", "--dry-run", "--workers", "1")
     assert "jobs: 1, to run: 1" in done.stdout and "workers: 1" in done.stdout
+
+
+def test_a_plan_file_says_where_to_write_unless_an_option_does(
+    workbench, model_folders, letters_file, tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr("probes.engine.run_plan", lambda *given: Status(0, 0, 0, 0, 1.0, 0.0, ()))
+    monkeypatch.setattr("probes.report.write_report", lambda store, out: seen.append(out) or out)
+    plan = {"models": [str(model_folders / "first")], "probes": "residual-norms"}
+    plan |= {"data": str(letters_file), "out": str(tmp_path / "named")}
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan))
+    Store(tmp_path / "named" / "store").write_plan([])
+    Store(tmp_path / "other" / "store").write_plan([])
+    assert workbench("report", "--plan", tmp_path / "plan.yaml").returncode == 0
+    words = ["--plan", tmp_path / "plan.yaml", "--out", tmp_path / "other"]
+    assert workbench("report", *words).returncode == 0
+    assert seen == [tmp_path / "named", tmp_path / "other"]
+
+
+def test_no_resume_asks_all_anew(workbench, model_folders, letters_file, tmp_path):
+    out = tmp_path / "out"
+    words = ["--models", model_folders / "first", "--probes", "residual-norms"]
+    words += ["--data", letters_file, "--out", out, "--dry-run"]
+    from probes.plan import make_plan
+    from probes.requests import Request
+
+    asked = Request((str(model_folders / "first"),), "residual-norms", str(letters_file)).asked()
+    store = Store(out / "store")
+    job = make_plan(asked, store).jobs[0]
+    store.save(Record.of(job, "ok"), findings_table([{"measure": "size", "value": 1.0}]))
+    assert "to run: 0" in workbench("report", *words).stdout
+    assert "to run: 0" in workbench("report", *words, "--resume").stdout
+    assert "to run: 1" in workbench("report", *words, "--no-resume").stdout
+    assert store.record(job.key).status == "ok"
+
+
+def test_a_model_that_cannot_be_read_does_not_stop_the_others(
+    workbench, model_folders, letters_file, tmp_path
+):
+    (tmp_path / "m" / "broken").mkdir(parents=True)
+    (tmp_path / "m" / "broken" / "config.json").write_text('{"format": "workbench-transformer-1"}')
+    shutil.copytree(model_folders / "first", tmp_path / "m" / "good")
+    words = ["--probes", "residual-norms", "--data", letters_file, "--out", tmp_path / "out"]
+    done = workbench("report", "--models", f"{tmp_path}/m/*/", *words, "--workers", "1")
+    assert done.returncode == 1
+    assert done.stderr.count("cannot be read: broken: ") == 1
+    assert "failed: residual-norms of broken: " in done.stderr
+    assert "2 jobs run: 1 ok, 1 failed, 0 refused; 0 were there" in done.stdout
+    assert "residual-norms" in (tmp_path / "out" / "report.md").read_text()
+    # Alone it is an error at once, in one line.
+    alone = workbench("report", "--models", tmp_path / "m" / "broken", *words)
+    assert alone.returncode == 2 and alone.stderr.count("\n") == 1
+
+
+def test_the_end_tells_how_many_prompts_were_read(workbench, model_folders, tmp_path):
+    (tmp_path / "list.txt").write_text("abcdefgh\nponmlkji\nab\nabcdefghij\n")
+    words = ["--models", model_folders / "first", "--probes", "residual-norms"]
+    words += ["--data", tmp_path / "list.txt", "--out", tmp_path / "out", "--workers", "1"]
+    done = workbench("report", *words)
+    assert done.returncode == 0, done.stderr
+    said = "list.txt: 3 of 4 prompts read at 9 tokens; 1 left out as shorter (1 jobs)"
+    assert said in done.stdout.replace("\n", "")
+    found = Store(tmp_path / "out" / "store").frame("select distinct n from findings")
+    assert list(found["n"]) == [3 * 8]
 
 
 def test_ctrl_c_says_what_is_kept(workbench, model_folders, letters_file, tmp_path, monkeypatch):

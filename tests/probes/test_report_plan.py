@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from probes.contract import findings_table
+from probes.data import ProbeData
 from probes.jobs import Job, Record
 from probes.plan import Asked, make_plan, merged, read_settings
 from probes.requests import Request, read_request_file
@@ -11,7 +13,7 @@ from probes.schedule import next_job
 from probes.sources import read_sources
 from probes.store import Store
 from tests.probes.planted import letters_seen, size_of_weights
-from workbench.errors import ConfigError, WorkbenchError
+from workbench.errors import CheckpointError, ConfigError, WorkbenchError
 
 PLANTED = (size_of_weights.PROBE, letters_seen.PROBE)
 
@@ -29,8 +31,6 @@ def store(tmp_path):
 @pytest.fixture
 def settled(model_folders, letter_data, store):
     """A store in which everything has been done."""
-    from probes.contract import findings_table
-
     plan = plan_of(model_folders, letter_data, store)
     for job in plan.jobs:
         table = findings_table([{"measure": "size", "value": 1.0}])
@@ -51,6 +51,92 @@ def test_every_probe_is_asked_of_every_model(model_folders, letter_data, store):
 
 def test_what_is_settled_is_not_run_again(model_folders, letter_data, settled):
     assert plan_of(model_folders, letter_data, settled).to_run == ()
+
+
+@pytest.mark.parametrize("left", [0, 4, 0.5, -1])
+def test_a_table_that_was_cut_off_is_asked_again_and_no_other(
+    model_folders, letter_data, settled, left
+):
+    job = plan_of(model_folders, letter_data, settled).jobs[0]
+    path = settled.table_path(job.key)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(left * len(whole)) if isinstance(left, float) else left])
+    again = plan_of(model_folders, letter_data, settled)
+    assert [one.key for one in again.to_run] == [job.key]
+    settled.save(Record.of(job, "ok"), findings_table([{"measure": "size", "value": 1.0}]))
+    assert plan_of(model_folders, letter_data, settled).to_run == ()
+    assert path.read_bytes() == whole
+
+
+def test_all_is_asked_anew_on_demand_and_what_is_there_stays(model_folders, letter_data, settled):
+    sources = read_sources([str(model_folders / "first")])
+    before = {path: path.read_bytes() for path in settled.folder.glob("*.*")}
+    plan = make_plan(Asked(sources, PLANTED, letter_data, {}), settled, anew=True)
+    assert plan.to_run == plan.jobs and len(plan.jobs) == 2
+    assert {path: path.read_bytes() for path in settled.folder.glob("*.*")} == before
+
+
+BROKEN = {
+    "cut off": '{"format": "workbench-transformer-1", "d_model":',
+    "incomplete": '{"format": "workbench-transformer-1"}',
+    "of another kind": '{"model_type": "nonsense"}',
+    "with odd values": '{"model_type": "gpt2", "n_layer": "many"}',
+}
+
+
+@pytest.mark.parametrize("config", BROKEN.values(), ids=BROKEN)
+def test_a_model_that_cannot_be_read_fails_in_its_place(
+    model_folders, letter_data, store, tmp_path, config
+):
+    for name in ("a", "b"):
+        (tmp_path / "m" / name).mkdir(parents=True)
+        (tmp_path / "m" / name / "config.json").write_text(config)
+    broken = [str(tmp_path / "m" / name) for name in ("a", "b")]
+    names = [*broken, str(model_folders / "first")]
+    plan = make_plan(Asked(read_sources(names), PLANTED, letter_data, {}), store)
+    assert list(plan.table()["status"]) == ["broken"] * 4 + ["to run"] * 2
+    assert all(plan.table()["reason"][:4] != "")
+    for job in plan.jobs[:2]:
+        store.save(Record.of_refusal(job))
+        assert store.record(job.key).status == "failed"
+        assert store.record(job.key).error == job.refusal
+    # It is asked again: its files may have been mended since.
+    again = make_plan(Asked(read_sources(names), PLANTED, letter_data, {}), store)
+    assert set(again.waiting) == set(plan.waiting)
+    with pytest.raises(CheckpointError, match="a: "):
+        make_plan(Asked(read_sources(broken), PLANTED, letter_data, {}), store)
+
+
+def test_models_whose_files_cannot_be_opened_are_two(
+    model_folders, letter_data, store, monkeypatch
+):
+    def unreadable(source):
+        raise CheckpointError(f"cannot read {source.place}: Permission denied")
+
+    good = make_plan(
+        Asked(read_sources([str(model_folders / "first")]), PLANTED, letter_data, {}), store
+    )
+    sources = read_sources([f"{model_folders}/*/"])
+    monkeypatch.setattr(
+        "probes.sources.ModelSource.hash",
+        property(
+            lambda source: (
+                good.jobs[0].model_hash if source.label == "first" else unreadable(source)
+            )
+        ),
+    )
+    plan = make_plan(Asked(sources, PLANTED, letter_data, {}), store)
+    assert len(plan.to_run) == 8 and sum(job.is_broken for job in plan.jobs) == 6
+    assert "Permission denied" in plan.table()["reason"][0]
+
+
+def test_a_job_counts_the_documents_that_its_worker_holds(model_folders, letter_data, store):
+    long = ProbeData(tuple("a" * 1_000_000 for _ in range(3)), "long")
+    assert 3_000_000 <= long.nbytes < 3_001_000
+    ours, theirs = (
+        plan_of(model_folders, data, store, models="first/").jobs[0] for data in (letter_data, long)
+    )
+    assert theirs.nbytes - ours.nbytes == long.nbytes - letter_data.nbytes
 
 
 def test_a_new_version_of_a_probe_recomputes_that_probe_alone(model_folders, letter_data, settled):
@@ -128,6 +214,7 @@ models: [attn-2l, "runs/*/"]
 probes: all
 workers: 2
 memory: 4GB
+out: reports/first
 settings: {residual-norms: {n_prompts: 3}}
 """
 TOML = """
@@ -135,6 +222,7 @@ models = ["attn-2l", "runs/*/"]
 probes = "all"
 workers = 2
 memory = "4GB"
+out = "reports/first"
 [settings.residual-norms]
 n_prompts = 3
 """
@@ -147,6 +235,7 @@ def test_a_plan_in_a_file(tmp_path):
     assert request == Request(**read_request_file(tmp_path / "a.toml"))
     assert request.models == ("attn-2l", "runs/*/")
     assert request.settings == {"residual-norms": {"n_prompts": 3}}
+    assert request.out == "reports/first" and Request(models=("a",)).out == "report"
 
 
 @pytest.mark.parametrize(
@@ -161,6 +250,7 @@ def test_a_plan_in_a_file(tmp_path):
         ("a.yaml", "models: [[a]]", "models must be names"),
         ("a.yaml", "settings: {a: 1}", "settings must be fields by probe"),
         ("a.yaml", "workers: two", "workers cannot be 'two'"),
+        ("a.yaml", "out: 3", "out cannot be 3"),
         ("a.yaml", "workers: true", "workers cannot be True"),
         ("a.yaml", "a: !!python/object/apply:os.system [id]", "cannot be read"),
         ("a.yaml", "[" * 1200, "cannot be read"),
@@ -180,6 +270,8 @@ def test_a_request_of_no_meaning_is_refused():
         Request(models=("a",), engine="slurm")
     with pytest.raises(ConfigError, match="needs --engine ray"):
         Request(models=("a",), address="auto")
+    with pytest.raises(ConfigError, match="out must be a folder"):
+        Request(models=("a",), out=" ")
 
 
 def a_job(spec="a", seconds=1.0, nbytes=1.0, probe="p"):

@@ -76,6 +76,14 @@ def test_a_broken_table_is_told_with_what_to_do(store, content):
         store.findings()
 
 
+def test_a_record_of_before_there_were_notes_is_read(store):
+    path = store.folder / f"{a_job('first').key}.json"
+    values = json.loads(path.read_text())
+    del values["note"]
+    path.write_text(json.dumps(values))
+    assert store.record(a_job("first").key).note == "" and store.is_settled(a_job("first").key)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"jobs": 3}', '{"jobs": [3]}', '{"jobs": [{}]}'])
 def test_a_broken_plan_is_told(store, text):
     (store.folder / "plan.json").write_text(text)
