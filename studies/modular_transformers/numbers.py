@@ -115,14 +115,15 @@ def heads(table: pd.DataFrame) -> str:
 
 
 def text(models: pd.DataFrame) -> str:
-    """The models on text, and the snapshots of the one without a penalty."""
+    """The models on text, and of the one without a penalty what has the nearest loss, if it is not the last."""
     rows = models[models["data"] == "text"]
     finals = rows[rows["is_final"]]
     penalised = finals[finals["condition"] != "none"]["loss"]
-    snapshots = rows[~rows["is_final"]]
-    if len(penalised) and len(snapshots):
-        nearest = (snapshots["loss"] - penalised.mean()).abs().idxmin()
-        finals = pd.concat([snapshots.loc[[nearest]], finals])
+    free = rows[rows["condition"] == "none"]
+    if len(penalised) and len(free):
+        nearest = (free["loss"] - penalised.mean()).abs().idxmin()
+        if nearest not in finals.index:
+            finals = pd.concat([free.loc[[nearest]], finals])
     cells: dict[str, tuple[str, Cell]] = {
         "condition": ("condition", str),
         "strength": ("λ", lambda value: f"{value:g}"),
