@@ -126,7 +126,7 @@ class _Tasks:
         try:
             given, table = self.ray.get(task)
         except self.ray.exceptions.RayError as error:
-            self._keep(job, Record.of(job, "failed", error=_reason(error), trace=str(error)))
+            self._keep(job, Record.of(job, "failed", error=reason(error), trace=str(error)))
             return
         self._keep(job, Record(**given), table)
 
@@ -142,7 +142,7 @@ class _Tasks:
         return Status(**{**vars(status), "running": tuple(running) if self.pending else ()})
 
 
-def _reason(error: Any) -> str:
+def reason(error: Any) -> str:
     """Why a task has no answer, in one line.
 
     What a probe raises is a record and comes as an answer. An error of the task itself is one of the machine
@@ -152,8 +152,8 @@ def _reason(error: Any) -> str:
     if cause is not None:
         # A function that cannot be loaded says why in the last of many lines.
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [""]
-        said = lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1]}"
-        return f"a machine of the cluster cannot run it: {type(cause).__name__}: {said[:600]}"
+        said = f"{type(cause).__name__}: {lines[0][:300]}" if len(lines) == 1 else lines[-1][:300]
+        return f"a machine of the cluster cannot run it: {said}"
     said = (str(error).strip().splitlines() or ["no reason given"])[0][:300]
     if type(error).__name__ in DEATHS:
         return f"its process died {RETRIES + 1} times on the cluster: {said}"

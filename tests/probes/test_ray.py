@@ -10,7 +10,7 @@ import pytest
 
 from probes.engine import Limits, run_plan
 from probes.plan import Asked, make_plan
-from probes.ray_engine import run_plan_on_ray
+from probes.ray_engine import reason, run_plan_on_ray
 from probes.registry import get_probe
 from probes.sources import read_sources
 from probes.store import Store
@@ -146,6 +146,32 @@ class TestCluster:
         again = planned(clustered.store, model_folders, letter_data, PLANTED[:2])
         assert again.to_run == ()
         assert run_plan(again, clustered.store, Limits(workers=1)).n_jobs == 0
+
+
+def test_what_befell_a_task_is_told_in_one_line():
+    """Ray's own errors; the first is what it says where our package is missing, its paths shortened."""
+    errors = pytest.importorskip("ray").exceptions
+    lacks = RuntimeError(
+        "The remote function failed to import on the worker, it is not in "
+        f"{'/some/path' * 99}:\n\nTraceback (most recent call last):\n  File …\n"
+        "ModuleNotFoundError: No module named 'probes'\n"
+    )
+    told = {
+        "a machine of the cluster cannot run it: ModuleNotFoundError: No module named 'probes'": (
+            errors.RayTaskError("answer", "trace", lacks)
+        ),
+        "a machine of the cluster cannot run it: OSError: [Errno 28] No space": (
+            errors.RayTaskError("answer", "trace", OSError(28, "No space"))
+        ),
+        "its process died 3 times on the cluster: The worker died unexpectedly": (
+            errors.WorkerCrashedError()
+        ),
+        "the cluster could not run it: RuntimeEnvSetupError: Failed to set up runtime environment": (
+            errors.RuntimeEnvSetupError("no disk")
+        ),
+    }
+    for said, error in told.items():
+        assert reason(error).startswith(said) and "\n" not in reason(error)
 
 
 def test_without_ray_its_extra_is_named(model_folders, letter_data, tmp_path, monkeypatch):
