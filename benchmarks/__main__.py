@@ -4,6 +4,7 @@ from benchmarks import (
     circuits,
     composition,
     head_ablation,
+    probe_costs,
     regularizers,
     runs,
     startup,
@@ -22,6 +23,7 @@ for benchmark in (
     top_entries,
     composition,
     head_ablation,
+    probe_costs,
     viewer,
     wiring,
 ):

@@ -12,9 +12,8 @@ import subprocess
 import sys
 import time
 
-os.environ["OMP_NUM_THREADS"] = "1"
-
 MODELS = ("attn-2l", "mlp-2l", "smollm2")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 FACTOR, LEAST_SECONDS, LEAST_BYTES = 3.0, 1.0, 1e8
 
 
@@ -27,9 +26,10 @@ def main(models: tuple[str, ...] = MODELS, probes: str = "all") -> None:
         for model in models:
             command = [sys.executable, "-m", "benchmarks.probe_costs", "--one", probe.name, model]
             # A process of its own, so that no peak is another probe's.
-            print(
-                subprocess.run(command, capture_output=True, text=True, check=True).stdout, end=""
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=True, env=os.environ | ONE_THREAD
             )
+            print(done.stdout, end="", flush=True)
 
 
 def one(name: str, model_name: str) -> None:
@@ -57,17 +57,22 @@ def one(name: str, model_name: str) -> None:
         print(f"{name:26}{model_name:12}  refused: {str(error)[:60]}")
         return
     seconds, nbytes = time.process_time() - begun, peak.nbytes()
-    off = _off(seconds, expected.seconds, LEAST_SECONDS)
-    off += _off(nbytes or 0, expected.nbytes, LEAST_BYTES) if nbytes is not None else ""
+    off = _told(seconds, expected.seconds, LEAST_SECONDS)
+    off += _told(nbytes, expected.nbytes, LEAST_BYTES) if nbytes is not None else ""
     held = f"{nbytes / 1e6:8.0f}" if nbytes is not None else f"{'?':>8}"
     line = f"{name:26}{model_name:12}{seconds:9.2f}{expected.seconds:9.2f}{held}"
     print(f"{line}{expected.nbytes / 1e6:9.0f}{off}")
 
 
-def _off(measured: float, expected: float, least: float) -> str:
-    """A mark where the goal is missed; what is below `least` on both sides is small either way."""
-    larger, smaller = max(measured, expected), max(min(measured, expected), least)
-    return f"  off by {larger / smaller:.1f}" if larger > FACTOR * smaller else ""
+def off_by(measured: float, expected: float, least: float) -> float:
+    """How many times the one is the other; what is below `least` counts as `least`."""
+    larger, smaller = max(measured, expected, least), max(min(measured, expected), least)
+    return larger / smaller
+
+
+def _told(measured: float, expected: float, least: float) -> str:
+    off = off_by(measured, expected, least)
+    return f"  off by {off:.1f}" if off > FACTOR else ""
 
 
 if __name__ == "__main__":

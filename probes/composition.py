@@ -101,7 +101,8 @@ class Composition(Probe):
         products = n_pairs * d_model**2 * 0.6 / 1e10
         # Readers are made anew for every block of writers.
         triangle = d_model**2 * 9 / 16 * 4
-        blocks = max(1.0, heads * triangle / 2.5e8)
+        held = heads * triangle / 2.5e8
+        blocks = max(1.0, held)
         made = (1 + 3 * blocks) * heads * d_model**2 * (0.6 * size / 1e10 + 1e-9)
         spectra = 8 * heads * (d_model * size**2 * 1e-10 + size**3 * 3e-9 + 1e-4)
         matched = (
@@ -109,7 +110,7 @@ class Composition(Probe):
         )
         core = 2 * 2 * facts.d_vocab * d_model**2 / 3e10 if config.n_matched else 0
         seconds = 0.2 + products + made + spectra + matched + core + n_pairs * 2e-5
-        return Cost(seconds, 5e8 * min(1.0, blocks) + n_pairs * 2500 + 1e8)
+        return Cost(seconds, 5e8 * min(1.0, held) + n_pairs * 2500 + 1e8)
 
     def run(
         self, model: Any, data: ProbeData, config: CompositionConfig, progress: Progress = silent

@@ -105,7 +105,7 @@ class SkipTrigramsProbe(Probe):
         made = 8 * facts.d_vocab * facts.d_model * facts.d_head / 1.2e10
         search = 0.05 + 1.5e-11 * float(facts.d_vocab) ** 2 * facts.d_head
         n_tokens = config.n_prompts * min(config.n_tokens, facts.n_ctx)
-        counts = config.k**2 * 2e-4 + config.k * n_tokens * 6e-9 + config.n_draws * 1e-4
+        counts = config.k**2 * 7e-5 + config.k * n_tokens * 6e-9 + config.n_draws * 1.5e-5
         held = 4 * facts.d_vocab * (3 * facts.d_model + 16 * facts.d_head) + n_tokens * 60
         return Cost(0.3 + n_tokens * 4e-6 + heads * (made + search + counts), held + 3e8)
 

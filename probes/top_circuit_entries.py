@@ -98,7 +98,7 @@ class TopCircuitEntries(Probe):
         made = 4 * facts.d_vocab * facts.d_model * size / 2.5e10
         search = 0.03 + entries * size * 1e-12
         draws = config.n_draws if facts.d_vocab <= config.largest_vocab else 0
-        null = draws * entries * (2 * size / 3e10 + 4e-10)
+        null = draws * entries * (2 * size / 7e10 + 4e-10)
         held = 4 * facts.d_vocab * (3 * facts.d_model + 12 * size) + (draws > 0) * entries * 8
         return Cost(0.2 + circuits * (made + search + null), held + 1e8)
 

@@ -3,16 +3,20 @@ same table twice, as agreed, and figures from that table alone; and on models th
 numbers scatter around their null."""
 
 import re
+import time
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
+from benchmarks.probe_costs import FACTOR, LEAST_SECONDS, off_by
 from probes.configs import config_json, make_config
 from probes.contract import check_table, silent
+from probes.data import read_data
 from probes.facts import facts_of
 from probes.registry import get_probe, probe_names
 from tests.test_weights import encoder, public
+from workbench import load
 from workbench.errors import ConfigError, UnsupportedError
 from workbench.training.mlp import MLP, MLPConfig
 
@@ -36,6 +40,8 @@ SMALL = {
     "most_depths": 3, "n_steps": 5, "k": 5, "n_shuffles": 5, "n_controls": 5,
 }  # fmt: skip
 N_RANDOM = 8
+# Where a probe's own numbers take long.
+CHEAP = {"modularity-wiring": {"n_shuffles": 2}}
 # On these kinds a probe is asked twice and drawn; on the others once.
 TWICE = ("layer-norm", "unequal-heads", "perceptron", "public-llama")
 
@@ -87,6 +93,29 @@ def test_a_probe_answers_twice_alike_or_refuses_by_name(name, kind, kinds, lette
     assert table.equals(probe.run(model, letter_data, config, silent))
     figures = probe.figures({"one <b>": table, "other": table})
     assert figures and all(figure.to_json() for figure in figures)
+
+
+@pytest.fixture(scope="module")
+def bundled(attn_2l):
+    """A model with heads alone and one with MLPs."""
+    return attn_2l, load("mlp-2l")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", probe_names())
+def test_a_cost_is_within_a_factor_of_three_of_the_time_taken(name, bundled):
+    """Seconds of the processor, so that other programs hardly count; below a second both are small."""
+    probe, data = get_probe(name), read_data("stdlib")
+    model = next(model for model in bundled if not probe.refuses(facts_of(model)))
+    probe.run(model, data, quick(probe))  # modules are imported once, caches filled
+    config = replace(probe.Config(), **CHEAP.get(name, {}))
+    expected = probe.cost(facts_of(model), data.facts, config)
+    begun = time.process_time()
+    probe.run(model, data, config)
+    seconds = time.process_time() - begun
+    print(f"{name}: {seconds:.2f} s taken, {expected.seconds:.2f} s expected")
+    off = off_by(seconds, expected.seconds, LEAST_SECONDS)
+    assert off <= FACTOR, f"{seconds:.2f} s taken, {expected.seconds:.2f} s expected"
 
 
 def check_ranks(probe, config, p):
