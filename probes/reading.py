@@ -83,7 +83,7 @@ class Rows:
             | {name: values[:, 1:-1].flatten() for name, values in deep.items()},
             token=tokens[:, 1:-1].flatten().cpu().numpy(),
             document=np.repeat(of_row, n_places),
-            is_placed=(deep[OF_DOCUMENT[0]] >= 0).any(1),
+            is_placed=np.any(deep[OF_DOCUMENT[0]] >= 0, axis=1),
         )
 
     def placed(self) -> "Rows":
