@@ -69,7 +69,8 @@ class LinearProbes(Probe):
     method = (
         "Ridge regression on one-hot labels Y, `W = (XᵀX + λ n I)⁻¹ XᵀY`, from the standardised stream X "
         "after the embedding, between each layer's attention and MLP (`resid_mid`) and after each layer "
-        "(scikit-learn); the largest output is the guess. On documents held out, "
+        "(scikit-learn); `layer` is the depth, 0 for the embedding and l + 1 in layer l. The largest output is "
+        "the guess. On documents held out, "
         "`accuracy = mean over values of (right guesses / places with the value)`, and "
         "`selectivity = accuracy − mean accuracy of controls`. Control tasks, the null's mean and spread: "
         "labels of a token's own features dealt out anew among tokens of like frequency; labels of places "
