@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from studies.findings import Cell, markdown, number, whole
+from studies.findings import Cell, markdown, number, percent, whole
 
 if TYPE_CHECKING:
     from studies.brain_inspired_modular_training.study import Findings
@@ -34,6 +34,8 @@ def blocks(findings: "Findings") -> dict[str, str]:
         "modules": modules(findings.variants),
         "independence": independence(findings.runs),
         "contrasts": contrasts(findings.contrasts),
+        "knockout": knockout(findings.variants),
+        "slope": slope(findings.variants),
         "notebooks": reported(findings.published.query("source == 'notebooks'")),
         "earlier": reported(findings.published.query("source == 'earlier'")),
     }
@@ -136,6 +138,34 @@ def independence(runs: pd.DataFrame) -> str:
         "pruned": ("cross-talk, pruned", small),
     }
     return markdown(pd.DataFrame(rows), headings)
+
+
+def knockout(table: pd.DataFrame) -> str:
+    """The score with the inputs in use alone."""
+    table = table[table["score_inputs"].notna()]
+    used = ranged(table, {"inputs_used": number(1)})
+    cells: dict[str, tuple[str, Cell]] = {
+        "experiment": ("experiment", str),
+        "variant": ("variant", str),
+        "n": ("seeds", whole),
+        "inputs_used": ("inputs in use, of 32", str),
+        "score": ("test accuracy", percent(1)),
+        "score_inputs": ("with these alone", percent(1)),
+        "score_inputs_random": ("with as many at random", percent(1)),
+    }
+    return markdown(table.assign(experiment=_names(table), **used), cells)
+
+
+def slope(table: pd.DataFrame) -> str:
+    """Whether one unit holds w."""
+    table = table[table["w_r2"].notna()]
+    cells: dict[str, tuple[str, Cell]] = {
+        "variant": ("variant", str),
+        "n": ("seeds", whole),
+        "w_r2": ("best R² of w with one unit", str),
+        "w_r2_of_y": ("with y₁ itself", number(3)),
+    }
+    return markdown(table.assign(**ranged(table, {"w_r2": number(3)})), cells)
 
 
 def contrasts(table: pd.DataFrame) -> str:

@@ -16,13 +16,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from studies.brain_inspired_modular_training.encodings import encodings
 from workbench.errors import WorkbenchError
 from workbench.results import model_hash, read_table
-from workbench.training.experiment_runs import train
+from workbench.training.experiment_runs import make_task, train
 from workbench.training.experiments import VARIANTS, Request
 from workbench.training.folders import is_trained
 from workbench.training.reports import N_SHUFFLES, REPORT_FILE, load_network
-from workbench.training.wires import groups
 
 MEASURED_LAST = "loss without dead paths"
 COLUMNS = {
@@ -113,7 +113,9 @@ def all_runs(
     context = multiprocessing.get_context("spawn")
     one_thread = {"initializer": torch.set_num_threads, "initargs": (1,)}
     with ProcessPoolExecutor(processes, mp_context=context, **one_thread) as pool:
-        work = {pool.submit(partial(row_of, runs=runs), each): each for each in requests}
+        # Seed by seed: whatever is stopped has whole seeds of every experiment.
+        in_turn = sorted(requests, key=lambda request: request.model_seed)
+        work = {pool.submit(partial(row_of, runs=runs), each): each for each in in_turn}
         rows = {}
         for done in as_completed(work):
             request = work[done]
@@ -139,17 +141,13 @@ def row_of(request: Request, runs: Path) -> dict[str, object]:
         for part in ("null_mean", "z", "percentile"):
             found = table[part].get(COLUMNS[name], float("nan"))
             row[f"{name}_{part.removeprefix('null_')}"] = found
-    return row | {"inputs_used": float(inputs_used(request, runs))}
+    return row | _encodings(request, runs)
 
 
-def inputs_used(request: Request, runs: Path) -> int:
-    """How many input neurons have a weight beyond a tenth of their block's largest; of two folds, together."""
-    model = load_network(folder_of(request, runs))
-    if "inputs" not in groups(model):
-        return 0
-    size = model.layers[0].W.detach().abs()
-    is_used = (size > 0.1 * size.max()).any(dim=1)
-    return int(is_used.reshape(model.cfg.in_fold, -1).any(dim=0).sum())
+def _encodings(request: Request, runs: Path) -> dict[str, float]:
+    chosen, model = request.experiment, load_network(folder_of(request, runs))
+    model = model.double() if chosen.in_double else model
+    return encodings(model.eval(), make_task(chosen, request.folder))
 
 
 def _kept(request: Request, out: Path) -> pd.DataFrame | None:

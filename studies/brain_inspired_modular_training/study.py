@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from studies.brain_inspired_modular_training import numbers
+from studies.brain_inspired_modular_training.encodings import COLUMNS as ENCODINGS
 from studies.brain_inspired_modular_training.published import beside
 from studies.brain_inspired_modular_training.runs import Part, all_runs
 from studies.brain_inspired_modular_training.spread import contrasts, summary
@@ -26,6 +27,8 @@ HERE = Path(__file__).parent
 RUNS = Path("runs/bimt")
 QUICK = Path("runs/bimt-quick")
 FORMULAS = ("bimt-independence", "bimt-feature-sharing", "bimt-compositionality")
+SHORT = (*FORMULAS, "bimt-two-moons", "bimt-s4", "bimt-digits")
+LONG = ("bimt-modular-addition", "bimt-in-context")
 APART = "bimt-independence"
 FIVE, THREE = tuple(range(5)), tuple(range(3))
 MEASURES = (
@@ -33,7 +36,7 @@ MEASURES = (
     *("q", "q_mean", "q_z", "q_pruned", "q_pruned_mean", "q_pruned_z"),
     *("cut", "cut_z", "cut_pruned", "cut_pruned_z"),
     *("wiring", "mean_length", "mean_length_pruned", "cross_talk", "cross_talk_pruned"),
-    *("components", "components_mean", "live_units", "live_wires", "inputs_used"),
+    *("components", "components_mean", "live_units", "live_wires", *ENCODINGS),
 )
 PAIRS = (("l1", "none"), ("local", "l1"), ("swap", "l1"), ("bimt", "l1"), ("bimt", "swap"))
 COMPARED = ("test_loss", "score", "q", "q_pruned", "q_pruned_z", "mean_length", "live_wires")
@@ -50,11 +53,8 @@ class Config:
     """
 
     parts: tuple[Part, ...] = (
-        *(Part(name, FIVE) for name in (*FORMULAS, "bimt-two-moons")),
-        Part("bimt-s4", THREE),
-        Part("bimt-modular-addition", THREE, steps=5_000),
-        Part("bimt-digits", THREE, steps=4_000),
-        Part("bimt-in-context", THREE, steps=1_000),
+        *(Part(name, FIVE) for name in SHORT),
+        *(Part(name, THREE) for name in LONG),
     )
     processes: int = 2
     finished: bool = False

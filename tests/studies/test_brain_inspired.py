@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
-from studies.brain_inspired_modular_training import numbers, published, runs, spread
+from studies.brain_inspired_modular_training import encodings, numbers, published, runs, spread
 from studies.brain_inspired_modular_training.figure import draw
 from studies.brain_inspired_modular_training.study import (
     COMPARED,
@@ -20,9 +21,14 @@ from studies.brain_inspired_modular_training.study import (
 )
 from studies.findings import read_findings, read_numbers
 from workbench.errors import WorkbenchError
+from workbench.models.config import TransformerConfig
+from workbench.models.transformer import Transformer
+from workbench.training import experiment_runs
 from workbench.training.experiments import VARIANTS, Request, experiment, experiment_names
+from workbench.training.mlp import MLP, MLPConfig
 
 PART = runs.Part("bimt-independence", (0, 1), steps=30)
+SHAPE = {"order": "sfsf", "d_model": 16, "n_heads": 1, "positions": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +99,44 @@ def test_a_finished_run_is_read_and_an_altered_one_measured_anew(few, monkeypatc
     finally:
         mine.write_bytes(before)
         runs.row_of(request, folder)
+
+
+def test_inputs_in_use_carry_the_score_and_others_do_not():
+    """A network whose first matrix reads three of eight channels, of both tokens."""
+    task = experiment_runs.make_task(experiment("bimt-s4"))
+    model = MLP(MLPConfig(widths=(16, 20, 24), embedding=24, in_fold=2, seed=0))
+    used = np.isin(np.arange(8), (1, 4, 6))
+    with torch.no_grad():
+        model.layers[0].W[np.tile(~used, 2)] *= 1e-3
+        model.layers[0].W[np.tile(used, 2)] *= 5
+    before = model.layers[0].W.detach().clone()
+    assert (encodings.used_inputs(model) == used).all()
+    whole = task.measure(model)["test_accuracy"]
+    # What is cut hardly mattered; with everything cut one answer is given to all.
+    assert encodings.score_with(model, task, used) == pytest.approx(whole, abs=0.03)
+    assert encodings.score_with(model, task, np.zeros(8, bool)) <= 2 / 24
+    assert torch.equal(model.layers[0].W, before)
+    alone, at_random = encodings.knockout(model, task)
+    assert alone == encodings.score_with(model, task, used) and 0 <= at_random <= 1
+
+
+def test_a_unit_that_holds_the_slope_is_found():
+    chosen = experiment("bimt-in-context")
+    task = experiment_runs.make_task(chosen)
+    model = Transformer(
+        TransformerConfig(**{**SHAPE, **task.shape}), None, name="t", seed=0
+    ).double()
+    best, of_y = encodings.slope(model.eval(), task)
+    # Var(w) E(x)² / Var(wx) for w over [-1, 1] and x over [1, 3]: 4 / (4 + 1/3).
+    assert of_y == pytest.approx(12 / 13, abs=0.01) and 0 < best < 1
+    held = task.sequences.inputs[task.n_train :]
+    w = held[:, 1, 0] / held[:, 0, 1]
+
+    def plant(activation, hook):
+        return torch.cat([w[:, None, None].expand(-1, 3, 1), activation[..., 1:]], -1)
+
+    with model.hooks([("blocks.1.hook_resid_post", plant)]):
+        assert encodings.slope(model, task)[0] == pytest.approx(1)
 
 
 def refuse(*_):
