@@ -9,7 +9,7 @@ import torch
 
 from workbench.errors import ConfigError
 from workbench.training.layouts import line_layout
-from workbench.training.loop import fit
+from workbench.training.loop import fit, read_metrics
 from workbench.training.making import made
 from workbench.training.mlp import MLP, MLPConfig
 from workbench.training.plan import MLPShape, Plan, TransformerShape
@@ -20,6 +20,7 @@ from workbench.training.watching import (
     composition_excess,
     default_probes,
     induction_score,
+    thickest,
 )
 from workbench.training.wires import wires
 
@@ -113,7 +114,12 @@ def test_probes_are_those_that_fit_the_network():
     short = Plan(name="a", task="modular addition", network=TransformerShape(d_model=8), modulus=5)
     assert not both & {*default_probes(short, made(short).model)} - {"K-composition excess"}
     wide = MLP(MLPConfig(widths=(2, MAX_WIRES // 2, 2)))
-    assert set(default_probes(MOONS, wide)) == {"wiring length", "mean wire length"}
+    name = "Q of the thickest 100,000 wires"
+    assert set(default_probes(MOONS, wide)) == {
+        *(name, f"{name} rewired mean", f"{name} z", "wiring length", "mean wire length")
+    }
+    just = MLP(MLPConfig(widths=(2, MAX_WIRES // 4, 2)))
+    assert "Q" in default_probes(MOONS, just)
 
 
 @pytest.mark.parametrize("plan", [MOONS, REPEATS])
@@ -140,3 +146,67 @@ def test_a_probe_does_not_hide_a_number_of_the_task():
     watched = Watched(parts.task, {"test_loss": lambda model: 0.0})
     with pytest.raises(ConfigError, match="measures 'test_loss' itself"):
         watched.measure(parts.model)
+
+
+# --- Networks too large to be searched whole -------------------------------------------------------
+
+
+def test_the_thickest_wires_are_those_of_a_sorted_list():
+    model = MLP(MLPConfig(widths=(5, 7, 3)))
+    seen = wires(model)
+    every = sorted(
+        (abs(w) for block in seen for w in block.weight.flatten().tolist()), reverse=True
+    )
+    for n in (1, 10, 55, 56, 1000):
+        kept = thickest(seen, n)
+        left = [abs(w) for block in kept for w in block.weight.flatten().tolist() if w]
+        assert sorted(left, reverse=True) == every[:n]
+        assert [block.name for block in kept] == [block.name for block in seen]
+
+
+def test_modules_of_the_thickest_wires_are_found_under_thin_ones(two_blocks):
+    """Thin wires between the halves are left out: what is left are two networks, whose Q is 1/2."""
+    with torch.no_grad():
+        for layer in two_blocks.layers:
+            layer.W += 0.3 * (layer.W == 0)
+    assert Modules(3)(two_blocks).value < 0.3
+    score = Modules(3, 16)(two_blocks)
+    assert score.value == pytest.approx(0.5)
+    assert len(score.null) == 3
+
+
+def test_the_null_of_the_thickest_wires_has_as_many_at_every_unit(two_blocks, monkeypatch):
+    from workbench.training import watching
+
+    seen = []
+    real = watching.rewired
+
+    def noted(blocks, rng):
+        found = real(blocks, rng)
+        seen.append((blocks, found))
+        return found
+
+    monkeypatch.setattr(watching, "rewired", noted)
+    Modules(2, 16)(two_blocks)
+    assert len(seen) == 2
+    for blocks, found in seen:
+        for one, other in zip(blocks, found, strict=True):
+            for axis in (0, 1):
+                before, after = ((b.size > 0).sum(axis) for b in (one, other))
+                assert (before == after).all()
+
+
+def test_a_language_model_has_its_modularity_measured(monkeypatch, tmp_path):
+    """As small-text has, with a smaller limit: in the journal, by its own name, without changing the run."""
+    monkeypatch.setattr("workbench.training.watching.MAX_WIRES", 500)
+    parts = made(REPEATS)
+    probes = default_probes(REPEATS, parts.model)
+    fit(parts.model, Watched(parts.task, probes), parts.config, tmp_path)
+    last = read_metrics(tmp_path)[-1]
+    name = "Q of the thickest 500 wires"
+    assert 0 < last[name] < 1 and math.isfinite(last[f"{name} z"])
+    assert 0 < last[f"{name} rewired mean"] < 1 and "Q" not in last
+    alone = made(REPEATS)
+    fit(alone.model, alone.task, alone.config, tmp_path / "alone")
+    weights = zip(parts.model.parameters(), alone.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in weights)

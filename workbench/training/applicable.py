@@ -30,8 +30,6 @@ def _of_task(plan: "Plan", kind: TaskKind) -> dict[str, str]:
         found["data_seed"] = f"{plan.task} draws its batches by the run's own seed"
     if not kind.is_text:
         found["repeat_rows"] = f"{plan.task} is not a text"
-    if not kind.is_published:
-        found["schedule"] = f"no schedule was published for {plan.task}"
     return found
 
 
@@ -72,10 +70,18 @@ def _of_transformer(plan: "Plan", kind: TaskKind) -> dict[str, str]:
 
 
 def _of_settings(plan: "Plan") -> dict[str, str]:
-    """Fields whose regularizer is off."""
+    """Fields whose optimizer was not chosen, or whose regularizer is off."""
     found: dict[str, str] = {}
+    if plan.optimizer == "sgd":
+        found["beta2"] = "SGD keeps no squared gradients"
+    else:
+        found["momentum"] = "the optimizer is AdamW, whose momentum is 0.9"
+    if plan.places == "lines":
+        found["metric"] = "on a line both distances are the same"
+    if plan.schedule != "piecewise":
+        found["strengths"] = "the schedule is not piecewise"
     if not plan.wiring:
-        names = ("schedule", "per_distance", "last_distance")
+        names = ("schedule", "strengths", "per_distance", "last_distance")
         found |= dict.fromkeys(names, "the strength of wiring length is 0")
     if not plan.clusterability:
         found["clusters"] = "the strength of clusterability is 0"

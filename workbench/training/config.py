@@ -5,13 +5,16 @@ rate(step) = lr · warm-up · decay        linear up, constant, linear down to z
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from workbench.errors import ConfigError
 
 MAX_STEPS = 10_000_000
+OptimizerName = Literal["adamw", "sgd"]
 _FREE = ("seconds", "validate_every", "validate_early", "save_every", "save_seconds", "keep")
 """What no weight depends on."""
+_LATER = ("optimizer", "momentum")
+"""Not in the fingerprint of AdamW, whose states were saved before these existed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +23,12 @@ class TrainingConfig:
 
     Args:
         steps: optimiser steps in all.
-        lr: peak learning rate of AdamW.
-        muon_lr: peak rate of Muon for the matrices inside a transformer's layers; None = AdamW for those too.
-        weight_decay: of AdamW and Muon alike, decoupled.
+        optimizer: "adamw", or "sgd": plain gradients with momentum.
+        momentum: of SGD; 0 = none.
+        lr: peak learning rate of the optimizer.
+        muon_lr: peak rate of Muon for the matrices inside a transformer's layers; None = none is Muon's.
+        betas: of AdamW.
+        weight_decay: of AdamW and Muon alike, decoupled; of SGD a part of the gradient (L2), as in torch.
         warmup: share of the steps in which the rate rises.
         decay: share of the steps, at the end, in which it falls to zero.
         clip: largest norm of the whole gradient, penalties included; None = gradients are left as they are.
@@ -41,6 +47,8 @@ class TrainingConfig:
 
     steps: int
     seed: int = 0
+    optimizer: OptimizerName = "adamw"
+    momentum: float = 0.9
     lr: float = 3e-3
     muon_lr: float | None = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
@@ -60,6 +68,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _check_number("steps", self.steps, 1, MAX_STEPS, whole=True)
         _check_number("seed", self.seed, 0, 2**31 - 1, whole=True)
+        if self.optimizer not in get_args(OptimizerName):
+            known = " or ".join(get_args(OptimizerName))
+            raise ConfigError(f"optimizer must be {known}, not {self.optimizer!r:.60}")
+        _check_number("momentum", self.momentum, 0, 0.999999)
         _check_number("lr", self.lr, 0, 100)
         if self.muon_lr is not None:
             _check_number("muon_lr", self.muon_lr, 0, 100)
@@ -99,6 +111,8 @@ class TrainingConfig:
     def fingerprint(self) -> str:
         """What must agree between a stopped run and the one that resumes it."""
         values = {name: value for name, value in asdict(self).items() if name not in _FREE}
+        if self.optimizer == "adamw":
+            values = {name: value for name, value in values.items() if name not in _LATER}
         return json.dumps(values, sort_keys=True)
 
 

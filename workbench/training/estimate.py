@@ -14,7 +14,6 @@ from workbench.training.folders import STATE_FILE
 from workbench.training.journal import Progress
 from workbench.training.loop import fit
 from workbench.training.making import Made, made
-from workbench.training.mlp import MLP
 from workbench.training.plan import Plan
 from workbench.training.watching import Watched, default_probes
 
@@ -97,7 +96,7 @@ def _estimate(plan: Plan, folder: Path) -> Estimate:
     seconds = plan.steps * per_step + parts.config.n_validations * _measure_seconds(plan, parts)
     return Estimate(
         seconds=seconds,
-        bytes_on_disk=_bytes(plan, parts, (folder / STATE_FILE).stat().st_size),
+        bytes_on_disk=_bytes(plan, parts, folder / STATE_FILE),
         seconds_per_step=per_step,
         n_parameters=sum(weight.numel() for weight in parts.model.parameters()),
     )
@@ -118,10 +117,10 @@ def _measure_seconds(plan: Plan, parts: Made) -> float:
     return time.perf_counter() - begun
 
 
-def _bytes(plan: Plan, parts: Made, state: int) -> int:
+def _bytes(plan: Plan, parts: Made, saved: Path) -> int:
     weights = list(parts.model.parameters())
     n, size = sum(weight.numel() for weight in weights), weights[0].element_size()
-    # Snapshots of a transformer are stored in half precision.
-    snapshot = n * (size if isinstance(parts.model, MLP) else 2)
+    # Nothing is saved of a run that begins with a loss beyond its bound; AdamW has two moments a weight.
+    state = saved.stat().st_size if saved.is_file() else 3 * n * size
     journal = 2 * parts.config.n_validations * _JOURNAL_BYTES
-    return 2 * state + n * size + len(plan.kept_steps) * snapshot + journal
+    return 2 * state + n * size + len(plan.kept_steps) * n * size + journal

@@ -67,13 +67,20 @@ def write_request(chosen: "Recipe", out: Path) -> None:
 
 
 def finish(chosen: "Recipe", out: Path) -> None:
-    """Store the weights as float16, as the bundled ones are, and measure exactly those; may be repeated."""
+    """Store all weights as float16, as the bundled ones are, and measure exactly those; may be repeated.
+
+    Only recipes do: their models are copied into the package, whose size is limited. Runs of plans keep the
+    precision that they are trained in, since weights below 6e-8, as sparse networks have, would become 0.
+    """
     import torch
 
-    from workbench.models.checkpoints import load_checkpoint, save_weights
+    from workbench.models.checkpoints import load_checkpoint, save_weights, weights_path
+    from workbench.models.files import checkpoint_steps
     from workbench.training.card import write_card
 
-    save_weights(load_checkpoint(out), out / "model.safetensors", dtype=torch.float16)
+    for step in (*checkpoint_steps(out), None):
+        model = load_checkpoint(out, step=step)
+        save_weights(model, weights_path(out, step), dtype=torch.float16)
     write_card(out, chosen)
 
 

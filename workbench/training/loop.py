@@ -3,7 +3,8 @@
 loss = task's own + Σ penalties(model, step);   after each step: decay, swaps, hooks (shaping.py)
 
 <out>/config.json model.safetensors tokenizer.json    the model, once the run is finished
-      checkpoints/step-000500.safetensors             weights kept on the way (of an MLP: folder step-000500)
+      checkpoints/step-000500.safetensors             weights kept on the way, in the run's precision
+                                                      (of an MLP: folder step-000500)
       metrics.jsonl metrics.parquet                   one line per validation (journal.py)
       training-state.safetensors                      where to go on; removed at the end
 
@@ -11,9 +12,7 @@ On one machine, in one precision, a run that was killed and resumed ends with th
 """
 
 import contextlib
-import ctypes
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from workbench.models.checkpoints import save_checkpoint, save_weights
 from workbench.models.files import step_name
 from workbench.models.transformer import Transformer
 from workbench.training.config import TrainingConfig
+from workbench.training.divergence import N_LOSSES, Bound
 from workbench.training.journal import (
     METRICS_FILE,
     Journal,
@@ -36,6 +36,7 @@ from workbench.training.journal import (
     as_overseer,
     read_metrics,
 )
+from workbench.training.machine import has_amx, keep_freed_memory
 from workbench.training.mlp import MLP, save_mlp
 from workbench.training.optimizers import optimizers_for
 from workbench.training.shaping import Penalty, Shaping, as_shaping
@@ -59,6 +60,7 @@ class _Run:
     tokens: int = 0
     seconds: float = 0.0
     recent: list[float] = field(default_factory=list)
+    bound: Bound = field(default_factory=Bound)
     penalties: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -67,7 +69,7 @@ class _Run:
         self.journal = Journal(self.out)
         self.dropout = self.model.cfg.dropout if isinstance(self.model, Transformer) else 0.0
         self.settings = self._settings()
-        bf16 = _has_amx() if self.config.bf16 is None else self.config.bf16
+        bf16 = has_amx() if self.config.bf16 is None else self.config.bf16
         self.autocast = torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext()
 
     @property
@@ -82,8 +84,16 @@ class _Run:
             CheckpointError: a broken state, or one of a run with other settings.
         """
         path = self.out / STATE_FILE
-        if not path.is_file():
-            return
+        if path.is_file():
+            self._restore(path)
+        if not self.bound.scale:
+            batch = self.task.batch(self.config.seed, 0)
+            with torch.no_grad():
+                outputs = self._outputs(batch)
+                answers = (outputs, torch.zeros_like(outputs))
+                self.bound.scale = max(float(batch.loss(answer)) for answer in answers)
+
+    def _restore(self, path: Path) -> None:
         counters = read_counters(path)
         if counters.get("settings") != self.settings:
             raise CheckpointError(
@@ -93,19 +103,24 @@ class _Run:
         self.step, self.tokens = int(counters["step"]), int(counters["tokens"])
         self.seconds = float(counters["seconds"])
         self.recent = [float(loss) for loss in counters.get("recent", ())]
+        self.bound.restore(float(counters.get("scale", 0.0)), counters.get("losses", ()))
 
     def save(self) -> None:
-        """Write the state from which the run can go on."""
+        """Write the state from which the run can go on, unless its loss is beyond the bound."""
         self._check_weights()
+        self.saved = time.perf_counter()
+        if not self.bound.admits(self._loss_now()):
+            return
         counters = {
             "step": self.step,
             "tokens": self.tokens,
             "seconds": self.elapsed,
             "settings": self.settings,
             "recent": self.recent,
+            "scale": self.bound.scale,
+            "losses": list(self.bound.losses),
         }
         save_state(self.out / STATE_FILE, self.model, self.optimizers, counters)
-        self.saved = time.perf_counter()
 
     @property
     def is_due(self) -> bool:
@@ -128,7 +143,8 @@ class _Run:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * rate
         batch = self.task.batch(self.config.seed, self.step)
-        loss = self._loss(batch)
+        loss = batch.loss(self._outputs(batch))
+        own = float(loss.detach())
         for name, penalty in self.shaping.penalties.items():
             added = penalty(self.model, self.step)
             self.penalties[name] = added.detach()
@@ -136,6 +152,10 @@ class _Run:
         total = float(loss.detach())
         if not math.isfinite(total):
             raise self._diverged(f"the loss is {total}")
+        if (stays := self.bound.add(own)) is not None:
+            raise self._diverged(
+                f"the median of the last {N_LOSSES} losses is {stays:.3g}, beyond {self.bound.limit:.3g}"
+            )
         loss.backward()
         self._clip()
         for optimizer in self.optimizers.values():
@@ -145,14 +165,20 @@ class _Run:
         self.step += 1
         self.tokens += batch.inputs.numel()
 
-    def _loss(self, batch: Examples) -> Tensor:
+    def _outputs(self, batch: Examples) -> Tensor:
         with torch.random.fork_rng(devices=[], enabled=self.dropout > 0):
             if self.dropout > 0:
                 torch.manual_seed(self.config.seed * 1_000_003 + self.step)
             with self.autocast:
                 outputs = batch.outputs(self.model)
         is_double = self.config.double_loss or outputs.dtype == torch.float64
-        return batch.loss(outputs.double() if is_double else outputs.float())
+        return outputs.double() if is_double else outputs.float()
+
+    @torch.no_grad()
+    def _loss_now(self) -> float:
+        """Of these weights, on the examples of the next step."""
+        batch = self.task.batch(self.config.seed, self.step)
+        return float(batch.loss(self._outputs(batch)))
 
     def _clip(self) -> None:
         weights = [weight for weight in self.model.parameters() if weight.grad is not None]
@@ -205,11 +231,15 @@ class _Run:
         if isinstance(self.model, MLP):
             save_mlp(self.model, path.with_suffix(""))
         else:
-            save_weights(self.model, path, dtype=torch.float16)
+            save_weights(self.model, path, dtype=next(self.model.parameters()).dtype)
 
     def finish(self) -> None:
         """Write the trained model and remove the state."""
         self._check_weights()
+        if not self.bound.admits(loss := self._loss_now()):
+            raise self._diverged(
+                f"the loss at the end is {loss:.3g}, beyond {self.bound.limit:.3g}"
+            )
         if isinstance(self.model, MLP):
             save_mlp(self.model.eval(), self.out)
         else:
@@ -234,7 +264,8 @@ def fit(
 
     Raises:
         CheckpointError: the folder holds the state of a run with other settings.
-        DivergedError: loss, gradient or weights are no longer finite; the last state saved is kept.
+        DivergedError: loss, gradient or weights are no longer finite, or the loss stays beyond all bounds
+            (divergence.py); the last state saved before is kept.
     """
     out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
@@ -260,20 +291,3 @@ def fit(
     run.journal.write_table()
     run.finish()
     return True
-
-
-def keep_freed_memory() -> None:
-    """Have glibc reuse large blocks: without this every activation is mapped and zeroed anew each step."""
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-4, 0)  # M_MMAP_MAX
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-
-
-def _has_amx() -> bool:
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False

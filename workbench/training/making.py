@@ -17,6 +17,9 @@ from workbench.training.experiments import Experiment, experiment, experiment_na
 from workbench.training.layouts import Layout, grid_layout, line_layout
 from workbench.training.mlp import MLP, MLPConfig
 from workbench.training.plan import MLPShape, Plan, PlanError, TransformerShape
+from workbench.training.plan_checks import MAX_STRENGTH
+from workbench.training.plan_decay import parameter_decay
+from workbench.training.plan_texts import points
 from workbench.training.regularizers.clusterability import Clusterability
 from workbench.training.regularizers.decorrelation import HeadDecorrelation
 from workbench.training.regularizers.group_lasso import HeadLasso, UnitLasso
@@ -58,7 +61,7 @@ def made(plan: Plan, folder: Path | None = None) -> Made:
     if plan.precision == "float64":
         model = model.double()
     layout = layout_of(plan, model)
-    return Made(model, task, config_of(plan), shaping_of(plan, task, layout), layout)
+    return Made(model, task, config_of(plan), shaping_of(plan, model, task, layout), layout)
 
 
 def _model_and_task(plan: Plan, folder: Path | None) -> tuple[Network, Task]:
@@ -145,6 +148,8 @@ def config_of(plan: Plan) -> TrainingConfig:
         return TrainingConfig(
             steps=plan.steps,
             seed=batch_seed(plan),
+            optimizer=plan.optimizer,
+            momentum=plan.momentum,
             lr=plan.lr,
             muon_lr=plan.muon_lr if plan.network_kind == "transformer" else None,
             betas=(0.9, plan.beta2),
@@ -173,11 +178,12 @@ def layout_of(plan: Plan, model: Network) -> Layout:
     fold = model.cfg.in_fold if isinstance(model, MLP) else 1
     sizes = {name: n // (fold if name == "inputs" else 1) for name, n in groups(model).items()}
     rings = [name for name, n in sizes.items() if isqrt(n) ** 2 != n]
-    return grid_layout(model, rings=[r for r in rings if r not in ("tokens", "positions")])
+    rings = [name for name in rings if name not in ("tokens", "positions")]
+    return grid_layout(model, rings=rings, metric=plan.metric)
 
 
-def shaping_of(plan: Plan, task: Task, layout: Layout) -> Shaping:
-    """Every regularizer whose strength is not 0, and swaps."""
+def shaping_of(plan: Plan, model: Network, task: Task, layout: Layout) -> Shaping:
+    """Every regularizer whose strength is not 0, decay by parameter, and swaps."""
     penalties: dict[str, Penalty] = {}
     if plan.wiring:
         penalties["wiring"] = _wiring(plan, layout)
@@ -201,7 +207,8 @@ def shaping_of(plan: Plan, task: Task, layout: Layout) -> Shaping:
         penalties["nested dropout"] = NestedDropout(
             strength=plan.nested_dropout, loss=loss, seed=plan.seed
         )
-    return Shaping(penalties=penalties, swaps=_swaps(plan, layout))
+    decay = parameter_decay(plan.parameter_decay, model, layout)
+    return Shaping(penalties=penalties, decay=decay, swaps=_swaps(plan, layout))
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +242,8 @@ def _wiring(plan: Plan, layout: Layout) -> WiringLength:
     if plan.schedule == "published":
         known = published(plan.task)
         strength, bias = scaled(known, plan.wiring), Piecewise(known.bias)
+    elif plan.schedule == "piecewise":
+        strength = Piecewise(points(plan.strengths or "", "strengths", MAX_STRENGTH))
     return WiringLength(
         layout=layout,
         strength=strength,

@@ -21,9 +21,9 @@ from workbench.training.layouts import Layout, line_layout
 from workbench.training.mlp import MLP, load_mlp
 from workbench.training.modularity import Modularity, Options, modularity
 from workbench.training.plan import make_run
-from workbench.training.reports import measure
+from workbench.training.reports import measure, parts_of
 from workbench.training.run_folder import PLAN_FILE, RunFolder
-from workbench.training.tasks import FORMULAS, UNSCORED, Batch, Examples, Task
+from workbench.training.tasks import UNSCORED, Batch, Examples, Task
 from workbench.training.wires import Network, groups, wires
 
 LARGE, SHUFFLES, SHUFFLES_OF_LARGE = 100_000, 30, 5
@@ -111,10 +111,12 @@ def measured(
         BudgetError: more wires than modules are sought in.
     """
     is_large = chosen.n_wires > LARGE
+    sides, apart = parts_of(chosen.data, chosen.model)
     options = Options(
         n_shuffles=shuffles or (SHUFFLES_OF_LARGE if is_large else SHUFFLES),
         trials=1 if is_large else 3,
-        sides=_sides(chosen),
+        sides=sides,
+        apart=apart,
         tolerance=tolerance,
     )
     loss, model = chosen.loss(), chosen.model
@@ -213,16 +215,6 @@ def _examples(task: Task) -> Examples:
     """All training examples, or as many of a task that draws them as one batch holds."""
     whole = getattr(task, "train", None)
     return whole if isinstance(whole, Examples) else task.batch(0, 1 << 40)
-
-
-def _sides(chosen: Subject) -> dict[str, np.ndarray] | None:
-    """Which part of a formula each unit of input and output serves, in the order of their places."""
-    known = FORMULAS[chosen.data].sides if chosen.data in FORMULAS else None
-    if known is None or not isinstance(chosen.model, MLP):
-        return None
-    inputs, outputs = (np.array(side) for side in known)
-    model = chosen.model
-    return {"inputs": inputs[model.in_perm.numpy()], "outputs": outputs[model.out_perm.numpy()]}
 
 
 def _is_mlp(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Muon for the matrices inside a transformer's layers, AdamW for all else.
+"""Muon for the matrices inside a transformer's layers, AdamW or SGD for all else.
 
 Muon (Jordan et al. 2024) follows the orthogonalised momentum: all singular values of an update are equal.
 An attention weight is stored head by head, `W_Q [head d_model d_head]`, and so is orthogonalised head by
@@ -98,15 +98,7 @@ def optimizers_for(model: Network, config: TrainingConfig) -> dict[str, torch.op
         if config.muon_lr is not None and name.rsplit(".", 1)[-1] in _ATTENTION + _MLP
     }
     outer = [parameter for name, parameter in model.named_parameters() if name not in inner]
-    optimizers: dict[str, torch.optim.Optimizer] = {
-        "adamw": torch.optim.AdamW(
-            outer,
-            lr=config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-    }
+    optimizers: dict[str, torch.optim.Optimizer] = {config.optimizer: _outer(outer, config)}
     if inner:
         optimizers["muon"] = Muon(
             inner.values(), lr=config.muon_lr or 0.0, weight_decay=config.weight_decay
@@ -115,3 +107,10 @@ def optimizers_for(model: Network, config: TrainingConfig) -> dict[str, torch.op
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
     return optimizers
+
+
+def _outer(parameters: Iterable[Tensor], config: TrainingConfig) -> torch.optim.Optimizer:
+    own: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=config.momentum, **own)
+    return torch.optim.AdamW(parameters, betas=config.betas, **own)

@@ -11,6 +11,7 @@ from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, no_type_check
 
+from workbench.training.plan_checks import MAX_STRENGTH, check_together
 from workbench.training.plan_fields import (
     PlanError,
     as_plain,
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 FORMAT = "workbench-plan-1"
-MAX_STRENGTH = 1e6
+MAX_TEXT = 1000
 
 
 def _strength(hint: str) -> Any:
@@ -87,12 +88,20 @@ class Plan:
     precision: Literal["float32", "float64"] = stated(
         "float32", kind="choice", choices=("float32", "float64"), hint="of weights and gradients"
     )
-    lr: float = stated(2e-3, kind="number", bounds=(0, 100), hint="AdamW's peak rate of learning")
+    optimizer: Literal["adamw", "sgd"] = stated(
+        "adamw", kind="choice", choices=("adamw", "sgd"), hint="what follows the gradient"
+    )
+    momentum: float = stated(
+        0.9, kind="number", bounds=(0, 0.999999), hint="how long SGD goes on as before; 0 = not"
+    )
+    lr: float = stated(
+        2e-3, kind="number", bounds=(0, 100), hint="the optimizer's peak rate of learning"
+    )
     muon_lr: float | None = stated(
         None,
         kind="number",
         bounds=(0, 100),
-        hint="Muon's, for the matrices inside layers; empty = AdamW for those too",
+        hint="Muon's, for the matrices inside layers; empty = none are Muon's",
     )
     beta2: float = stated(
         0.999,
@@ -100,7 +109,19 @@ class Plan:
         bounds=(0, 0.999999),
         hint="how long AdamW remembers squared gradients",
     )
-    weight_decay: float = stated(0.0, kind="number", bounds=(0, 100), hint="decoupled; 0 = off")
+    weight_decay: float = stated(
+        0.0,
+        kind="number",
+        bounds=(0, 100),
+        hint="of all weights, decoupled; SGD takes it through its momentum; 0 = off",
+    )
+    parameter_decay: str | None = stated(
+        None,
+        kind="text",
+        bounds=(1, MAX_TEXT),
+        hint="decoupled, by name, the first that fits: *.b: 0, layers.*.W: 0.1 length "
+        "(times each wire's length); empty = none",
+    )
     warmup: float = stated(
         0.0, kind="number", unit="of the steps", bounds=(0, 1), hint="in which the rate rises"
     )
@@ -113,11 +134,17 @@ class Plan:
     wiring: float = _strength(
         "strength of wiring length: each wire costs its size times its length"
     )
-    schedule: Literal["constant", "published"] = stated(
+    schedule: Literal["constant", "published", "piecewise"] = stated(
         "constant",
         kind="choice",
-        choices=("constant", "published"),
-        hint="whether the strength of wiring length is the same in all steps, or jumps as published",
+        choices=("constant", "published", "piecewise"),
+        hint="whether the strength of wiring length is the same in all steps, or jumps as published or given",
+    )
+    strengths: str | None = stated(
+        None,
+        kind="text",
+        bounds=(1, MAX_TEXT),
+        hint="share of the steps: strength of wiring length from there on, as 0:0.001, 0.25:0.01",
     )
     per_distance: float = stated(
         1.0, kind="number", bounds=(0, 1e6), hint="A: what a unit of distance costs; 0 = size alone"
@@ -136,6 +163,12 @@ class Plan:
         kind="choice",
         choices=("lines", "squares"),
         hint="where the units of a layer stand",
+    )
+    metric: Literal["manhattan", "euclidean"] = stated(
+        "manhattan",
+        kind="choice",
+        choices=("manhattan", "euclidean"),
+        hint="of distances on squares: along rows and columns, or straight",
     )
     l1: float = _strength("size of all wires, wherever they lead")
     head_lasso: float = _strength("group lasso over heads")
@@ -176,37 +209,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not isinstance(self.network, Shape):
-            raise PlanError(
-                "network", f"must be an MLPShape or a TransformerShape, not {self.network!r:.60}"
-            )
-        kind = TASK_KINDS[self.task]
-        if self.network_kind not in kind.networks:
-            known = " or ".join(kind.networks)
-            raise PlanError(
-                "network",
-                f"must be of kind {known} for the task {self.task!r}, not {self.network_kind}",
-            )
-        if kind.reads_files and self.folder is None:
-            raise PlanError("folder", f"is missing: the task {self.task!r} reads files of yours")
-        if self.warmup + self.decay > 1:
-            raise PlanError(
-                "decay", f"and warmup must be at most 1 together, not {self.warmup + self.decay:g}"
-            )
-        if self.reads_batches and self.repeat_rows > (self.batch_rows or 8):
-            raise PlanError(
-                "repeat_rows",
-                f"must be at most the {self.batch_rows or 8} rows of a batch, not {self.repeat_rows}",
-            )
-        for name, why in fields_for(self).items():
-            if why and name in _STRENGTHS and getattr(self, name):
-                raise PlanError(name, f"must be 0 here: {why}")
-        if self.schedule == "published" and not kind.is_published:
-            known = ", ".join(n for n, k in TASK_KINDS.items() if k.is_published)
-            raise PlanError(
-                "schedule",
-                f"must be constant for the task {self.task!r}: published are those of {known}",
-            )
+        check_together(self)
 
     @property
     def network_kind(self) -> str:
@@ -250,12 +253,6 @@ class Plan:
         shape = {name: value for name, value in network.items() if name != "kind"}
         network = from_plain(KINDS[network["kind"]], shape, "network.")
         return from_plain(cls, given | {"network": network})
-
-
-_STRENGTHS = (
-    *("wiring", "l1", "head_lasso", "unit_lasso", "clusterability"),
-    *("decorrelation", "channel_cost", "nested_dropout"),
-)
 
 
 def fields_for(plan: Plan) -> dict[str, str]:

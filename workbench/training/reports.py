@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Bool, Int
 
 from workbench.models.checkpoints import FORMAT as TRANSFORMER
 from workbench.models.checkpoints import load_checkpoint
@@ -68,7 +69,8 @@ def report(request: Request, task: FixedTask | InContextRegression, out: Path) -
     hashed = model_hash(model)
     model = model.double() if chosen.in_double else model
     measured = task.measure(model)
-    options = Options(n_shuffles=N_SHUFFLES, sides=_sides(chosen.data, model))
+    sides, apart = parts_of(chosen.data, model)
+    options = Options(n_shuffles=N_SHUFFLES, sides=sides, apart=apart)
     found = measure(
         model, task.train, layout_of(chosen, model), loss=measured["test_loss"], options=options
     )
@@ -131,10 +133,21 @@ def _loss_of(model: Network, examples: Examples) -> LossOf:
     return loss_of
 
 
-def _sides(data: str, model: Network) -> dict[str, np.ndarray] | None:
-    """Which part of the formula each unit of input and output serves, in the order of their places."""
-    known = FORMULAS[data].sides if data in FORMULAS else None
-    if known is None or not isinstance(model, MLP):
-        return None
-    inputs, outputs = (np.array(side) for side in known)
-    return {"inputs": inputs[model.in_perm.numpy()], "outputs": outputs[model.out_perm.numpy()]}
+def parts_of(
+    data: str, model: Network
+) -> tuple[
+    dict[str, Int[np.ndarray, " _"]] | None,
+    dict[tuple[str, str], Bool[np.ndarray, "input output"]] | None,
+]:
+    """What a formula keeps apart, in the order of the units' places: its sides, or else single pairs.
+
+    Both are None where the data are no formula, or all outputs depend on all inputs.
+    """
+    if data not in FORMULAS or not isinstance(model, MLP):
+        return None, None
+    formula, stands, ends = FORMULAS[data], model.in_perm.numpy(), model.out_perm.numpy()
+    if formula.sides is not None:
+        inputs, outputs = (np.array(side) for side in formula.sides)
+        return {"inputs": inputs[stands], "outputs": outputs[ends]}, None
+    apart = formula.apart[np.ix_(stands, ends)]
+    return None, {("inputs", "outputs"): apart} if apart.any() else None

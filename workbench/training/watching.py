@@ -3,14 +3,18 @@
     Watched(task, default_probes(plan, model))        a task whose measure() says those too
 
 A probe is a number of a model. Heads: the highest induction score (attention to the token after an earlier
-copy), and by how much the strongest K-composition exceeds chance. Any network that is not too large: Newman's
-Q with the mean and z of a few shuffles, Σ|w|·d and Σ|w|·d / Σ|w|. A probe must not change the model, nor draw
-from torch's own generator: the run would no longer be the same without it.
+copy), and by how much the strongest K-composition exceeds chance. Any network: Newman's Q with the mean and z
+of a few shuffles, Σ|w|·d and Σ|w|·d / Σ|w|. A probe must not change the model, nor draw from torch's own
+generator: the run would no longer be the same without it.
+
+Of a network of over 100,000 wires, Q is that of its thickest 100,000 alone and called so, since a search takes
+microseconds a wire. These are a sparse network, and so the null is that of a pruned one: as many wires at every
+unit, between other units (modularity/null.py). It is not to be compared with a Q of all wires.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,16 +31,16 @@ from workbench.training.modularity.graph import (
     reordered,
     unit_graph,
 )
-from workbench.training.modularity.null import Score, shuffled
+from workbench.training.modularity.null import Score, rewired, shuffled
 from workbench.training.modularity.partitions import best_q
 from workbench.training.plan import Plan
 from workbench.training.regularizers.wiring import mean_wire_length, wiring_length
 from workbench.training.tasks import Examples, Task
-from workbench.training.wires import Network, groups, wires
+from workbench.training.wires import Network, Wires, groups, wires
 
 Probe = Callable[[Any], float]
 MAX_WIRES = 100_000
-"""A search for modules takes a few microseconds a wire: beyond this it would slow training down."""
+"""Modules are sought among no more wires, the thickest ones: a search of all would slow training down."""
 FEW_WIRES, N_SHUFFLES, N_SHUFFLES_OF_MANY = 20_000, 6, 3
 N_PROMPTS, N_NULL = 8, 20
 
@@ -75,17 +79,24 @@ def default_probes(plan: Plan, model: Network) -> dict[str, Probe]:
     found: dict[str, Probe] = {}
     if isinstance(model, Transformer):
         found |= _head_probes(model)
-    if (n_wires := sum(block.weight.numel() for block in wires(model))) <= MAX_WIRES:
-        many = n_wires > FEW_WIRES
-        modules = Modules(N_SHUFFLES_OF_MANY if many else N_SHUFFLES)
-        found |= {
-            "Q": lambda model: modules(model).value,
-            "Q shuffled mean": lambda model: modules(model).mean,
-            "Q z": lambda model: modules(model).z,
-        }
+    found |= _modularity_probes(sum(block.weight.numel() for block in wires(model)))
     found["wiring length"] = lambda model: wiring_length(model, layout)
     found["mean wire length"] = lambda model: _mean_length(model, layout)
     return found
+
+
+def _modularity_probes(n_wires: int) -> dict[str, Probe]:
+    """Newman's Q and its null, of all wires or of the thickest."""
+    modules = Modules(N_SHUFFLES_OF_MANY if n_wires > FEW_WIRES else N_SHUFFLES)
+    name, null = "Q", "shuffled"
+    if n_wires > MAX_WIRES:
+        modules = Modules(N_SHUFFLES_OF_MANY, MAX_WIRES)
+        name, null = f"Q of the thickest {MAX_WIRES:,} wires", "rewired"
+    return {
+        name: lambda model: modules(model).value,
+        f"{name} {null} mean": lambda model: modules(model).mean,
+        f"{name} z": lambda model: modules(model).z,
+    }
 
 
 def _head_probes(model: Transformer) -> dict[str, Probe]:
@@ -135,10 +146,15 @@ def _mean_length(model: Network, layout: Layout) -> float:
 
 
 class Modules:
-    """Newman's Q of the best partition found, with its shuffles; the same weights are searched once."""
+    """Newman's Q of the best partition found, with its null; the same weights are searched once.
 
-    def __init__(self, n_shuffles: int) -> None:
-        self.n_shuffles = n_shuffles
+    Args:
+        n_shuffles: networks in the null.
+        n_thickest: wires that are looked at, the null then rewired; None = all, the null shuffled.
+    """
+
+    def __init__(self, n_shuffles: int, n_thickest: int | None = None) -> None:
+        self.n_shuffles, self.n_thickest = n_shuffles, n_thickest
         self._seen = ""
         self._score: Score | None = None
 
@@ -151,12 +167,28 @@ class Modules:
 
     def _search(self, model: Network) -> Score:
         sizes = groups(model)
+        seen = wires(model)
+        if self.n_thickest is not None:
+            seen = thickest(seen, self.n_thickest)
+        null = shuffled if self.n_thickest is None else rewired
         try:
-            blocks = blocks_of(wires(model), sizes)
+            blocks = blocks_of(seen, sizes)
         except ConfigError:
             return Score("Newman Q", math.nan, "Q", np.empty(0))
         blocks = reordered(blocks, canonical(blocks, sizes))
         rngs = [np.random.default_rng((0, index)) for index in range(1, self.n_shuffles + 1)]
-        networks = [blocks, *(shuffled(blocks, rng) for rng in rngs)]
+        networks = [blocks, *(null(blocks, rng) for rng in rngs)]
         found = [best_q(unit_graph(each, sizes), trials=1, seed=0).value for each in networks]
         return Score("Newman Q", found[0], "Q", np.array(found[1:]))
+
+
+@torch.no_grad()
+def thickest(blocks: Sequence[Wires], n: int) -> tuple[Wires, ...]:
+    """The same blocks with all wires 0 but the n of largest |w|; more where the least of them have equals."""
+    sizes = torch.cat([block.weight.abs().flatten() for block in blocks])
+    if n >= sizes.numel():
+        return tuple(blocks)
+    least = sizes.kthvalue(sizes.numel() - n + 1).values
+    return tuple(
+        replace(block, weight=block.weight * (block.weight.abs() >= least)) for block in blocks
+    )

@@ -145,15 +145,28 @@ def _work(folder: RunFolder, watch: Watch) -> int:
                 progress=watch,
             )
         if not is_trained(folder.path):
-            word = watch.reason or "pause"
-            after = f" by the signal {watch.signalled}" if watch.signalled else ""
-            state: State = "paused" if word == "pause" else "cancelled"
-            assert state == ENDED[word]
-            watch.tell(state, f"{state}{after} after {watch.step:,} steps; its state is kept")
+            _tell_stop(folder, watch)
             return STOPPED
     watch.step = plan.steps
     watch.tell("finished")
     return FINISHED
+
+
+def _tell_stop(folder: RunFolder, watch: Watch) -> None:
+    """Write that the run stopped, and with which step it will go on."""
+    word = watch.reason or "pause"
+    after = f" by the signal {watch.signalled}" if watch.signalled else ""
+    state: State = "paused" if word == "pause" else "cancelled"
+    assert state == ENDED[word]
+    message, taken = f"{state}{after} after {watch.step:,} steps; its state is kept", watch.step
+    watch.step, _ = _saved(folder.path)
+    if watch.step != taken:
+        # Weights whose loss is beyond the bound are not saved (divergence.py).
+        message = (
+            f"{state}{after} after {taken:,} steps; its loss was too high to be kept, and so it"
+        )
+        message += f" goes on from step {watch.step:,}"
+    watch.tell(state, message)
 
 
 def _saved(path: Path, watch: Watch | None = None) -> tuple[int, float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from workbench.errors import ConfigError
 from workbench.training.layouts import Layout
@@ -27,7 +27,13 @@ from workbench.training.modularity.graph import (
     reordered,
     unit_graph,
 )
-from workbench.training.modularity.measures import check_sides, cross_talk, wiring
+from workbench.training.modularity.measures import (
+    check_pairs,
+    check_sides,
+    cross_talk,
+    cross_talk_of_pairs,
+    wiring,
+)
 from workbench.training.modularity.null import Score, rewired, shuffled
 from workbench.training.modularity.partitions import Partition, best_cut, best_q
 from workbench.training.modularity.pruning import LossOf, Pruning, alive, prune
@@ -54,9 +60,10 @@ class Options:
         trials: runs of the search for the best Q, for the network and for each shuffle.
         tolerance: how far pruning may raise the loss; needed with `loss_of`.
         sides: module of each unit of the input and the output groups, for the cross-talk; -1 = in none.
+        apart: in place of sides, (inputs, outputs) → which of their units should not be joined.
 
     Raises:
-        ConfigError: numbers that cannot be meant.
+        ConfigError: numbers that cannot be meant, or both sides and pairs.
     """
 
     n_clusters: int = 4
@@ -65,9 +72,12 @@ class Options:
     trials: int = 3
     tolerance: float | None = None
     sides: Mapping[str, Sequence[int] | np.ndarray] | None = None
+    apart: Mapping[tuple[str, str], np.ndarray] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.sides and self.apart:
+            raise ConfigError("cross-talk is between modules or between pairs: give one of the two")
         for name, low in {"n_clusters": 2, "n_shuffles": 2, "trials": 1, "seed": 0}.items():
             if (value := getattr(self, name)) < low:
                 raise ConfigError(f"{name} must be at least {low}, not {value}")
@@ -173,6 +183,7 @@ class _Probe:
     order: dict[str, Int[np.ndarray, " _"]]
     lengths: dict[str, Float[np.ndarray, "_ _"]]
     sides: dict[str, Int[np.ndarray, " _"]]
+    apart: dict[tuple[str, str], Bool[np.ndarray, "_ _"]]
     options: Options
 
     def measure(self, blocks: Sequence[Block], index: int) -> _Seen:
@@ -191,6 +202,8 @@ class _Probe:
         }
         if self.sides:
             values["cross-talk"] = cross_talk(blocks, self.sides)
+        if self.apart:
+            values["cross-talk"] = cross_talk_of_pairs(blocks, self.apart)
         return _Seen(values, graph, modules, clusters)
 
     def shuffles(self, blocks: Sequence[Block]) -> list[tuple[Block, ...]]:
@@ -220,6 +233,8 @@ def _probe(
     sides = {name: np.asarray(labels) for name, labels in (options.sides or {}).items()}
     if sides:
         check_sides(blocks, groups, sides)
+    apart = {pair: np.asarray(mask) for pair, mask in (options.apart or {}).items()}
+    check_pairs(blocks, groups, apart)
     order = canonical(blocks, groups)
     found = {w.name: layout.distances(w) for w in wires} if layout is not None else {}
     lengths = {
@@ -228,9 +243,10 @@ def _probe(
         if (distance := found.get(w.name)) is not None
     }
     # The outputs of a tied unembedding are the tokens, in the tokens' order.
-    orders = order | {"logits": order.get("logits", order.get("tokens"))}
+    orders = {"logits": order["tokens"], **order} if "tokens" in order else order
     sides = {name: labels[orders[name]] for name, labels in sides.items()}
-    return _Probe(reordered(blocks, order), groups, order, lengths, sides, options)
+    apart = {pair: mask[np.ix_(orders[pair[0]], orders[pair[1]])] for pair, mask in apart.items()}
+    return _Probe(reordered(blocks, order), groups, order, lengths, sides, apart, options)
 
 
 def _score(name: str, value: float, null: Float[np.ndarray, " shuffle"], options: Options) -> Score:

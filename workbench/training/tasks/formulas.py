@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from workbench.errors import ConfigError
 from workbench.training.tasks.batches import Numbers
 from workbench.training.tasks.fixed import FixedTask, check_rows
+
+_N_TRIED = 20
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Formula:
 
     Args:
         answer: `[row input]` → its outputs, one array each.
-        sides: for each input and output, which part of the formula it belongs to; -1 = several.
+        sides: for each input and output, which part of the formula it belongs to; None = there are no parts
+            that share nothing. What is not joined nevertheless, `apart` says.
     """
 
     n_inputs: int
@@ -36,6 +39,18 @@ class Formula:
     def __call__(self, x: Float[np.ndarray, "row input"]) -> Float[np.ndarray, "row output"]:
         """The outputs of every row."""
         return np.stack(self.answer(x), axis=1)
+
+    @property
+    def apart(self) -> Bool[np.ndarray, "input output"]:
+        """Which output does not depend on which input: it stays as it is when that input alone moves."""
+        rng = np.random.default_rng(0)
+        x = rng.uniform(-1, 1, (_N_TRIED, self.n_inputs))
+        found = np.ones((self.n_inputs, self.n_outputs), dtype=bool)
+        for entry in range(self.n_inputs):
+            moved = x.copy()
+            moved[:, entry] = rng.uniform(-1, 1, _N_TRIED)
+            found[entry] = (self(moved) == self(x)).all(axis=0)
+        return found
 
 
 def _independence(x: np.ndarray) -> tuple[np.ndarray, ...]:
