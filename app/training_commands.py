@@ -135,6 +135,6 @@ def modularity(
     training.show_measures(found.table())
     if chosen.examples is None:
         typer.echo("nothing says what it was trained on: no loss, and so no pruning")
-    if found.options.sides is None:
+    if found.options.sides is None and found.options.apart is None:
         typer.echo("no cross-talk: nothing says which inputs belong to which outputs")
     write_table(found.table(), out, chosen.model, command="modularity", step=step)

@@ -179,7 +179,7 @@ def measured(trial: Trial, folder: Path, config: Config) -> dict[str, pd.DataFra
 
 
 def final_model(folder: Path) -> Transformer:
-    """A trained model with its weights rounded to float16, as snapshots and kept models are."""
+    """A trained model with its weights rounded to float16, as kept models are."""
     return load_checkpoint(folder).half().float()
 
 
