@@ -60,10 +60,9 @@ def n_snapshots(page):
 
 
 def n_points(page):
-    """How long the first curve is."""
-    return page.evaluate(
-        "document.querySelector('#run-losses .js-plotly-plot')?.data[0].x.length ?? 0"
-    )
+    """How long the first curve is, as it is drawn."""
+    graph = "document.querySelector('#run-losses .js-plotly-plot')"
+    return page.evaluate(f"{graph}?.calcdata?.[0]?.length ?? 0")
 
 
 def picture(page):
