@@ -23,6 +23,8 @@ from probes.report.results import Results
 from probes.report.tables import Table, findings_rows, main_rows, number, shown
 
 MOST_ROWS, MOST_STANDING_OUT, MOST_COUNTED = 120, 25, 12
+# More lines than this cannot be told apart in one figure.
+MOST_DRAWN = 40
 PER_MEASURE, PER_PROBE = 2, 3
 
 
@@ -195,6 +197,8 @@ def _section(
     probe, of = known_probe(name), findings[findings["probe"] == name]
     shown_here = of[of["model"].isin(results.side_by_side)]
     table = main_rows(shown_here, MOST_ROWS)
+    tables = results.of_probe(name)
+    drawn = spread_over(tables, MOST_DRAWN)
     jobs = [job for job in results.distinct if job.probe == name]
     ended = [(job, *results.status(job)) for job in jobs]
     missing = tuple(
@@ -208,12 +212,28 @@ def _section(
         question="This probe is not known here." if probe is None else probe.question,
         method="" if probe is None else probe.method,
         limits="" if probe is None else probe.limits,
-        said=tuple(_said_of(probe, jobs[0].version, once(of), len(once(shown_here)))),
+        said=(
+            *_said_of(probe, jobs[0].version, once(of), len(once(shown_here))),
+            *(
+                [f"Figures show {len(drawn)} of {len(tables):,} models, spread over the list."]
+                if len(drawn) < len(tables)
+                else []
+            ),
+        ),
         coarse="" if too_coarse is None else too_coarse.said,
-        pictures=tuple(_pictures(probe, results.of_probe(name), budget)),
+        pictures=tuple(_pictures(probe, drawn, budget)),
         table=table,
         missing=missing,
     )
+
+
+def spread_over(tables: dict[str, pd.DataFrame], most: int) -> dict[str, pd.DataFrame]:
+    """At most so many of them, the first and the last among them, as far apart in the list as can be."""
+    names = list(tables)
+    if len(names) <= most:
+        return tables
+    kept = [names[place * (len(names) - 1) // (most - 1)] for place in range(most)]
+    return {name: tables[name] for name in kept}
 
 
 def _said_of(probe: Any, version: int, of: pd.DataFrame, n_shown: int) -> list[str]:

@@ -45,6 +45,7 @@ def _with_place(row: pd.Series) -> str:
     return f"{number(row['value'])} ({shown(name, 40)})" if name else number(row["value"])
 
 
+MOST_COLUMNS = 60
 LOSSES = (
     ("logit-lens", Headline("loss after the last layer, nats", "loss", _last)),
     ("in-context-learning", Headline("mean loss over positions, nats", "loss", _mean)),
@@ -78,8 +79,9 @@ HEADLINES: Mapping[str, tuple[Headline, ...]] = {
 
 def model_table(results: Results, findings: pd.DataFrame) -> Table:
     """Models across; down their shapes, losses and headlines."""
-    labels = results.side_by_side
-    by_model = {label: findings[findings["model"] == label] for label in labels}
+    labels = results.side_by_side[:MOST_COLUMNS]
+    rows_of = dict(iter(findings.groupby("model", sort=False)))
+    by_model = {label: rows_of.get(label, findings.iloc[:0]) for label in labels}
     facts = [results.facts.get(_hash(results, label)) for label in labels]
     rows = [*_shape_rows(facts)]
     for probe, headline in LOSSES:
@@ -93,7 +95,9 @@ def model_table(results: Results, findings: pd.DataFrame) -> Table:
     )
     for label, kept in results.repeats.items():
         note += f" {shown(label)} is {shown(kept)} under another name and stands here once."
-    left = len(results.models) - len(labels) - len(results.repeats)
+    if n_more := len(results.side_by_side) - len(labels):
+        note += f" {n_more:,} more models are in findings.parquet."
+    left = len(results.models) - len(results.side_by_side) - len(results.repeats)
     if left:
         note += f" {left} earlier checkpoints are left out here; figures over training show them."
     return Table(columns, tuple(rows), note)

@@ -13,9 +13,12 @@ import pytest
 
 from probes.contract import COLUMNS, findings_table
 from probes.report import write_report
+from probes.report.content import MOST_DRAWN, content, spread_over
 from probes.report.discovery import discovered
 from probes.report.figures import MAX_BYTES, MAX_BYTES_OF_ALL, Budget
+from probes.report.headlines import MOST_COLUMNS
 from probes.report.markdown import plain
+from probes.report.results import Results
 from probes.report.tables import number, shown
 from tests.probes.stored import job, rows_of, store_of
 from workbench.errors import WorkbenchError
@@ -305,3 +308,21 @@ def test_the_command_ends_with_the_report(workbench, model_folders, letter_data,
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"wrote {tmp_path / 'out' / 'report.html'}"
     assert "it has no residual stream" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_of_many_models_some_are_drawn_and_the_others_counted(tmp_path):
+    names = [f"model-{number:02d}" for number in range(MOST_COLUMNS + 5)]
+    store = store_of(tmp_path, [(job(name), rows_of()) for name in names])
+    whole = content(Results.read(store))
+    (section,) = whole.sections
+    assert (
+        f"Figures show {MOST_DRAWN} of {len(names)} models, spread over the list." in section.said
+    )
+    assert len(whole.models.columns) == 2 + MOST_COLUMNS
+    assert "5 more models are in findings.parquet" in whole.models.note
+    assert whole.findings["model"].nunique() == len(names)
+    tables = {name: pd.DataFrame() for name in names}
+    drawn = list(spread_over(tables, MOST_DRAWN))
+    gaps = np.diff([names.index(name) for name in drawn])
+    assert drawn[0] == names[0] and drawn[-1] == names[-1] and set(gaps) == {1, 2}
+    assert spread_over(tables, len(names)) is tables
