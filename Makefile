@@ -32,7 +32,8 @@ studies: setup-dev
 	.venv/bin/python -m studies.modular_transformers
 	.venv/bin/python -m studies.independent_heads
 	.venv/bin/python -m studies.growing_channels
-	@# Half an hour. Without --quick it trains for hours and writes what is kept.
+	.venv/bin/python -m studies.batch_scaling
+	@# Minutes. Without --quick it trains for an hour or two and writes what is kept.
 	.venv/bin/python -m studies.brain_inspired_modular_training --quick
 
 setup: .venv/.ready
