@@ -99,6 +99,14 @@ def probe_seconds(batch: Batch, workers: int, folder: Path) -> list[dict[str, An
     ]
 
 
+def report_seconds(folder: Path) -> float:
+    """Writing the report of what was found there, once it has been written before."""
+    write_report(folder / "store", folder)
+    clock = _Clock()
+    write_report(folder / "store", folder)
+    return clock.lap()
+
+
 def keeping_seconds(store: Store, scratch: Store) -> float:
     """Writing a job's result to disk, mean over those of a store; `scratch` is where they are written again."""
     ended = [record for _, record in store.records() if record and record.status == "ok"]

@@ -47,6 +47,8 @@ def overhead(axes: Axes, table: pd.DataFrame) -> None:
     for engine, own in table.groupby("engine", sort=False):
         axes.plot(own["models"], beside[own.index], "o-", color=ENGINES[str(engine)], label=engine)
     axes.set(xscale="log", yscale="log", xlabel="models", ylabel="ms of a worker a job")
+    axes.set_yticks([10, 30, 100, 300, 1000], ["10", "30", "100", "300", "1,000"])
+    axes.minorticks_off()
     axes.set_title("Beside the probes: starting, loading, keeping")
     axes.legend()
 
@@ -58,6 +60,8 @@ def growth(axes: Axes, table: pd.DataFrame) -> None:
         axes.plot(own["prompts"] * own["tokens"], own["seconds"], "o", ms=4, color=colour)
         axes.plot([], [], "o", color=colour, label=probe)
     axes.set(xscale="log", yscale="log", xlabel="prompts × tokens", ylabel="CPU seconds of a job")
+    axes.set_xticks([300, 1000, 3000, 8000], ["300", "1,000", "3,000", "8,000"])
+    axes.minorticks_off()
     axes.set_title("One job, by what it reads")
     axes.legend()
 
@@ -71,5 +75,8 @@ def projection(axes: Axes, table: pd.DataFrame) -> None:
         axes.plot(own["cores"], own["least"], "o-", color=colour, label=str(kind))
         axes.plot(own["cores"], own["work"] / own["cores"], "--", lw=1, color=colour)
     axes.set(xscale="log", yscale="log", xlabel="cores", ylabel="hours")
+    counts = sorted(set(table["cores"]))
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.minorticks_off()
     axes.set_title(f"{int(table['models'].iloc[0]):,} models; dashed: work / cores")
     axes.legend()

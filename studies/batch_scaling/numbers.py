@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from studies.findings import markdown, number, percent, spread, whole
+from studies.findings import Cell, markdown, number, percent, spread, whole
 
 if TYPE_CHECKING:
     from studies.batch_scaling.study import Findings
@@ -88,12 +88,18 @@ def exponents(table: pd.DataFrame) -> str:
 
 
 def kinds(table: pd.DataFrame) -> str:
-    """Seconds of each probe of one model of each kind."""
+    """Seconds of each probe of one model of each kind, and how many findings that gives."""
     names = list(dict.fromkeys(table["model"]))
-    wide = table.pivot(index="probe", columns="model", values="seconds")
-    wide = wide.reindex(list(dict.fromkeys(table["probe"])))[names].reset_index()
-    whole_row = pd.DataFrame([{"probe": "all", **wide[names].sum()}])
-    cells = {"probe": ("probe", str)} | {name: (f"{name}, s", number(2)) for name in names}
+    order = list(dict.fromkeys(table["probe"]))
+    seconds, found = (
+        table.pivot(index="probe", columns="model", values=value).reindex(order)[names]
+        for value in ("seconds", "findings")
+    )
+    wide = seconds.join(found, rsuffix=" n").reset_index()
+    whole_row = pd.DataFrame([{"probe": "all", **wide.drop(columns="probe").sum()}])
+    cells: dict[str, tuple[str, Cell]] = {"probe": ("probe", str)}
+    cells |= {name: (f"{name}, s", number(2)) for name in names}
+    cells |= {f"{name} n": (f"{name}, findings", whole) for name in names}
     return markdown(pd.concat([wide, whole_row], ignore_index=True), cells)
 
 
@@ -104,9 +110,11 @@ def parts(table: pd.DataFrame) -> str:
         "per_job": "of a worker, a job",
         "keeping": "keep a result, a job",
         "planning": "plan, a job",
-        "reporting": "report, a finding",
+        "reporting": "report, a job",
+        "report": "report of this model alone",
+        "report_fixed": "of ten tiny ones",
     }
-    cells = {"kind": ("model", str)}
+    cells: dict[str, tuple[str, Cell]] = {"kind": ("model", str)}
     cells |= {name: (f"{text}, ms", number(1)) for name, text in named.items()}
     return markdown(table.assign(**{name: 1000 * table[name] for name in named}), cells)
 

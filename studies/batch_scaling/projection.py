@@ -24,8 +24,7 @@ class Sweep:
         per_job: the engine's own, on a worker.
         keeping: of a job's result, in the one process that gathers them; likewise
         planning: of a job, and
-        reporting: of a finding.
-        findings: of one model.
+        reporting: of a model.
     """
 
     probes: dict[str, float]
@@ -34,7 +33,6 @@ class Sweep:
     keeping: float
     planning: float
     reporting: float
-    findings: int
 
     def row(self, models: int, cores: int) -> dict[str, float]:
         """Hours for so many models on so many cores."""
@@ -43,7 +41,7 @@ class Sweep:
         work = models * sum(self.probes.values()) + jobs * each
         longest = max(self.probes.values()) + each
         gathering = jobs * self.keeping
-        alone = jobs * self.planning + models * self.findings * self.reporting
+        alone = jobs * self.planning + models * self.reporting
         least = max(work / cores, longest, gathering)
         return {
             "models": models,

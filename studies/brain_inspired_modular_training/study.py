@@ -61,7 +61,7 @@ class Config:
 
 
 def quick() -> Config:
-    """About half an hour on two cores: three seeds of the formulas, one of the rest, some in fewer steps."""
+    """About ten minutes on two cores: three seeds of the formulas, one of the rest, some in fewer steps."""
     return Config(
         parts=(
             *(Part(name, THREE) for name in (*FORMULAS, "bimt-two-moons")),
@@ -168,7 +168,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m studies.brain_inspired_modular_training")
-    parser.add_argument("--quick", action="store_true", help="fewer seeds and steps; half an hour")
+    parser.add_argument("--quick", action="store_true", help="fewer seeds and steps; ten minutes")
     parser.add_argument(
         "--finished", action="store_true", help="train nothing: measure what is there"
     )

@@ -22,8 +22,7 @@ PARTS = Sweep(
     per_job=0.5,
     keeping=0.01,
     planning=0.02,
-    reporting=0.001,
-    findings=10,
+    reporting=0.01,
 )
 
 
@@ -54,14 +53,14 @@ def test_the_kept_projection_follows_from_the_kept_parts(kept):
 
 def test_one_core_does_everything_in_turn():
     row = PARTS.row(models=10, cores=1)
-    alone = 20 * 0.02 + 100 * 0.001
+    alone = 20 * 0.02 + 10 * 0.01
     assert row["jobs"] == 20 and row["work"] * HOUR == pytest.approx(10 * 8 + 20)
     assert row["least"] * HOUR == pytest.approx(100 + alone)
     assert row["least"] == pytest.approx(row["most"])
 
 
 def test_no_number_of_cores_beats_the_longest_job_or_the_process_that_gathers():
-    alone = 20 * 0.02 + 100 * 0.001
+    alone = 20 * 0.02 + 10 * 0.01
     assert PARTS.row(10, 10**6)["least"] * HOUR == pytest.approx(7 + alone)
     slow = replace(PARTS, keeping=2.0)
     assert slow.row(10, 10**6)["least"] * HOUR == pytest.approx(40 + alone)
