@@ -12,12 +12,12 @@ import resource
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
 from app.cache import ByteCache
 from workbench.errors import UnsupportedError, WorkbenchError
+from workbench.processes import module_path
 
 if TYPE_CHECKING:
     from workbench.training.estimate import Estimate
@@ -92,7 +92,6 @@ class Estimator:
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:
             self._end()
-            places = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "app.estimator"],
@@ -100,7 +99,7 @@ class Estimator:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
-                    env=os.environ | _ENVIRONMENT | {"PYTHONPATH": places},
+                    env=os.environ | _ENVIRONMENT | {"PYTHONPATH": module_path()},
                 )
             except OSError as error:
                 raise WorkbenchError(f"no estimate: {error.strerror}") from error

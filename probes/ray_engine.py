@@ -5,7 +5,6 @@ fails by name. Without an address a cluster of this machine alone is started, an
 """
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from probes.plan import Plan
 from probes.store import Store
 from workbench.budget import spell_bytes
 from workbench.errors import WorkbenchError
+from workbench.processes import module_path
 
 # Ray gives a task whose process or machine has died to another, so often.
 RETRIES = 2
@@ -66,8 +66,7 @@ def _ray() -> Any:
 
 @contextmanager
 def _cluster(ray: Any, limits: Limits, address: str | None) -> Iterator[None]:
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    settings = {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    settings = {"PYTHONPATH": module_path(), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
     kind: dict[str, Any] = {"runtime_env": {"env_vars": settings}, "log_to_driver": False}
     if address is None:
         # A part of the memory is set apart for data in flight, of which there is little here.

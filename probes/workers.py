@@ -12,6 +12,7 @@ from typing import Any
 from probes.data import ProbeData
 from probes.jobs import Job
 from workbench.errors import WorkbenchError
+from workbench.processes import module_path
 
 MEMINFO = Path("/proc/meminfo")
 # The limit of a container and what its processes use of it, in both versions of Linux' control groups.
@@ -38,10 +39,13 @@ class Worker:
         self._buffer = b""
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         # A string's hash, and so the order of a set, must not differ from one process to the next.
-        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-        env = os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+        env = os.environ | {
+            "PYTHONPATH": module_path(),
+            "PYTHONHASHSEED": "0",
+            "OMP_NUM_THREADS": "1",
+        }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "probes.worker", str(store)],
+            [sys.executable, "-P", "-m", "probes.worker", str(store)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

@@ -32,6 +32,16 @@ _ENVIRONMENT = {
 }
 
 
+def module_path() -> str:
+    """PYTHONPATH for a process that is to find the modules that this one finds, from whatever folder.
+
+    The current folder is left out: a file in it may be called as a library is. Our own is there instead.
+    """
+    places = [entry for entry in sys.path if entry]
+    ours = str(Path(__file__).parents[1])
+    return os.pathsep.join(places if ours in places else [*places, ours])
+
+
 @contextmanager
 def alone(folder: Path, taken: str) -> Iterator[None]:
     """Hold a folder's lock for the length of a `with` block.
@@ -55,8 +65,7 @@ def start_detached(module: str, folder: Path) -> None:
     Raises:
         WorkbenchError: the process cannot be started, or the folder not be written to.
     """
-    # Modules are found from any folder, as here; relative names of files stay relative to this one.
-    places = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    # Relative names of files stay relative to this folder.
     try:
         with (folder / LOG_FILE).open("ab") as log:
             process = subprocess.Popen(
@@ -65,7 +74,7 @@ def start_detached(module: str, folder: Path) -> None:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": places},
+                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": module_path()},
             )
     except OSError as error:
         raise WorkbenchError(f"cannot start work on {folder}: {error.strerror}") from error

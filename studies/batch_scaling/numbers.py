@@ -95,7 +95,7 @@ def kinds(table: pd.DataFrame) -> str:
         table.pivot(index="probe", columns="model", values=value).reindex(order)[names]
         for value in ("seconds", "findings")
     )
-    wide = seconds.join(found, rsuffix=" n").reset_index()
+    wide = seconds.join(found.add_suffix(" n")).reset_index()
     whole_row = pd.DataFrame([{"probe": "all", **wide.drop(columns="probe").sum()}])
     cells: dict[str, tuple[str, Cell]] = {"probe": ("probe", str)}
     cells |= {name: (f"{name}, s", number(2)) for name in names}

@@ -317,3 +317,15 @@ def test_residual_norms_reads_what_the_model_adds(model, letter_data):
             rows = found[(found["layer"] == layer) & (found["site"] == site)].set_index("measure")
             np.testing.assert_allclose(rows.loc["norm", "value"], y.mean(), rtol=1e-5)
             np.testing.assert_allclose(rows.loc["growth", "value"], (y / x).mean(), rtol=1e-5)
+
+
+def test_files_of_the_current_folder_do_not_stand_in_for_libraries(
+    model_folders, letter_data, tmp_path, monkeypatch
+):
+    """As in a notebook beside a numbers.py of one's own."""
+    (tmp_path / "numbers.py").write_text("raise SystemExit('not the library')")
+    store = Store(tmp_path / "store")
+    plan = planned(store, model_folders, letter_data, ("first",), (size_of_weights.PROBE,))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    assert run_plan(plan, store, Limits(workers=1)).n_ok == 1
