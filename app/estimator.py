@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from app.cache import ByteCache
 from workbench.errors import UnsupportedError, WorkbenchError
-from workbench.processes import module_path
+from workbench.processes import environment
 
 if TYPE_CHECKING:
     from workbench.training.estimate import Estimate
@@ -26,7 +26,6 @@ PATIENCE = 60.0
 """Seconds: the first plan of a text has it read and its tokens made."""
 MAX_BYTES = 12 << 30
 _KEPT = 256
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
 class Estimator:
@@ -99,7 +98,7 @@ class Estimator:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
-                    env=os.environ | _ENVIRONMENT | {"PYTHONPATH": module_path()},
+                    env=environment(),
                 )
             except OSError as error:
                 raise WorkbenchError(f"no estimate: {error.strerror}") from error

@@ -9,15 +9,14 @@ from pathlib import Path
 from workbench.models import ModelInfo
 from workbench.models.files import checkpoint_steps, step_name, step_of
 from workbench.training.run_folder import RunFolder
-
-WITHOUT_TOKENS = ("in-context regression",)
+from workbench.training.task_kinds import TASK_KINDS
 
 
 def why_not(kind: str, task: str) -> str:
     """Why the other pages cannot show a network of a kind that learns a task; empty where they can."""
     if kind != "transformer":
         return "an MLP has no attention, tokens or residual stream, which the other pages are about"
-    if task in WITHOUT_TOKENS:
+    if not TASK_KINDS[task].has_tokenizer:
         return "it reads numbers, and the other pages begin with a prompt"
     return ""
 

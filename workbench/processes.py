@@ -25,7 +25,7 @@ LOCK_FILE, CONTROL_FILE, LOG_FILE = "lock", "control", "worker.log"
 FINISHED, FAILED, NOTHING, IN_USE, STOPPED = range(5)
 PATIENCE = 3.0
 """Seconds: others hold the lock for an instant to see whether it is held."""
-_ENVIRONMENT = {
+_SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
@@ -40,6 +40,11 @@ def module_path() -> str:
     places = [entry for entry in sys.path if entry]
     ours = str(Path(__file__).parents[1])
     return os.pathsep.join(places if ours in places else [*places, ours])
+
+
+def environment() -> dict[str, str]:
+    """Of a process that works beside this one: a thread of its own, no hub, the modules that are found here."""
+    return {**os.environ, **_SETTINGS, "PYTHONPATH": module_path()}
 
 
 @contextmanager
@@ -74,7 +79,7 @@ def start_detached(module: str, folder: Path) -> None:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": module_path()},
+                env=environment(),
             )
     except OSError as error:
         raise WorkbenchError(f"cannot start work on {folder}: {error.strerror}") from error

@@ -5,6 +5,9 @@
   const label = (step) => (step === null ? "finished" : step.toLocaleString("en"));
   const none = () => window.dash_clientside.no_update;
 
+  // A press of Start, passed on once the fields have told what was typed last.
+  window.workbenchSettled = (clicks, ms) => (clicks ? new Promise((resolve) => setTimeout(() => resolve(clicks), ms)) : none());
+
   function gathered(previous, known) {
     const next = { ...previous };
     for (const { id, value } of dash_clientside.callback_context.inputs_list[0]) {

@@ -32,10 +32,7 @@
 
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.training = {
-    settled(clicks) {
-      if (!clicks) return none();
-      return new Promise((resolve) => setTimeout(() => resolve(clicks), TYPED_MS));
-    },
+    settled: (clicks) => window.workbenchSettled(clicks, TYPED_MS),
 
     scrub(index, steps, state) {
       if (!steps || !steps.length || steps[index] === undefined) return [none(), none()];

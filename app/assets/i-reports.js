@@ -20,10 +20,7 @@
 
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.reports = {
-    settled(clicks) {
-      if (!clicks) return none();
-      return new Promise((resolve) => setTimeout(() => resolve(clicks), TYPED_MS));
-    },
+    settled: (clicks) => window.workbenchSettled(clicks, TYPED_MS),
 
     look(measure, of, whose, auto, filter, asked, state) {
       const next = { ...state };

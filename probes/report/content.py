@@ -200,6 +200,9 @@ def _section(
     tables = results.of_probe(name)
     drawn = spread_over(tables, MOST_DRAWN)
     jobs = [job for job in results.distinct if job.probe == name]
+    said = _said_of(probe, jobs[0].version, once(of), len(once(shown_here)))
+    if len(drawn) < len(tables):
+        said.append(f"Figures show {len(drawn)} of {len(tables):,} models, spread over the list.")
     ended = [(job, *results.status(job)) for job in jobs]
     missing = tuple(
         (way, f"{shown(job.model)}: {way}: {shown(why, 600)}")
@@ -212,14 +215,7 @@ def _section(
         question="This probe is not known here." if probe is None else probe.question,
         method="" if probe is None else probe.method,
         limits="" if probe is None else probe.limits,
-        said=(
-            *_said_of(probe, jobs[0].version, once(of), len(once(shown_here))),
-            *(
-                [f"Figures show {len(drawn)} of {len(tables):,} models, spread over the list."]
-                if len(drawn) < len(tables)
-                else []
-            ),
-        ),
+        said=tuple(said),
         coarse="" if too_coarse is None else too_coarse.said,
         pictures=tuple(_pictures(probe, drawn, budget)),
         table=table,

@@ -58,6 +58,7 @@ class TaskKind:
         reads_files: whether it needs a folder of the user's.
         is_text: whether a tokenizer is trained.
         is_published: whether a schedule of the wiring length was published for it.
+        has_tokenizer: whether prompts can be read by what has learnt it.
         unused: fields of the plan that it has no use for, beyond those that follow from the above.
     """
 
@@ -71,6 +72,7 @@ class TaskKind:
     is_published: bool = False
     fixed_context: bool = False
     has_seed: bool = True
+    has_tokenizer: bool = True
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -239,6 +241,7 @@ TASK_KINDS: dict[str, TaskKind] = {
     "in-context regression": TaskKind(
         summary="Infer w from (x1, w·x1), answer w·x2.",
         transformer=_in_context,
+        has_tokenizer=False,
         fixed_context=True,
         is_published=True,
     ),
