@@ -26,7 +26,7 @@
       const next = { ...state };
       if (measure && auto) next.measure = measure === auto ? "" : measure;
       if (of) next.of = of;
-      next.whose = whose || "";
+      if (whose !== null && whose !== undefined) next.whose = whose;
       if (filter) next.where = Object.keys(filter).length ? JSON.stringify(filter) : "";
       if (asked && asked.sortModel) next.order = asked.sortModel.map((one) => `${one.colId}:${one.sort}`).join(",");
       return changed(next, state);

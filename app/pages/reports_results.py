@@ -100,7 +100,10 @@ def _register_pivot(app: Dash, session: Session) -> None:
         if data is None:  # the first look at how the report stands has not come back yet
             return (no_update,) * 10
         of, whose, auto, name, state = given
-        return _look(session, name, (chosen, auto, (state or {}).get("measure")), (of, whose))
+        asked = state or {}
+        # A list drops what it does not hold: the address still says what was meant.
+        whose = asked.get("whose") if whose is None else whose
+        return _look(session, name, (chosen, auto, asked.get("measure")), (of, whose))
 
 
 def _look(

@@ -156,5 +156,8 @@ def hostile(page, address):
     page.goto(f"{address}/reports?report=small&where={{&order=x:up&measure=a/b&of=%00")
     expect(page.locator(".note", has_text="the filter '{' cannot be read")).to_be_visible()
     expect(page.locator("#report-pivot")).to_contain_text("no measure 'a/b' of heads")
+    page.goto(f"{address}/reports?report=small&whose=<b>nobody</b>")
+    expect(page.locator("#report-pivot")).to_contain_text("no heads of '<b>nobody</b>'")
+    expect(page.locator("#report-pivot .report-value")).to_have_count(4)
     page.goto(f"{address}/reports?report=../../etc/passwd")
     expect(page.locator("#report-lost")).to_contain_text("no report '../../etc/passwd'")
